@@ -1,0 +1,1 @@
+"""ragserve: answers from an organisation's own documents, with citations, on bare metal."""

@@ -1,0 +1,112 @@
+"""Everything that can go wrong and that a person should hear about.
+
+An error carries the HTTP status, the ``type`` and ``code`` of its envelope and, where one request
+field is to blame, its name. The message names the thing, the limit and the value. Raise these
+anywhere; ``edge.problem`` turns them into responses and ``cli`` into an exit code.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class RagserveError(Exception):
+    """Base of all errors with a meaning outside the module that raised them."""
+
+    status: ClassVar[int] = 500
+    type: ClassVar[str] = "server_error"
+    code: ClassVar[str] = "internal"
+
+    def __init__(
+        self, message: str, *, param: str | None = None, retry_after_s: float | None = None
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.retry_after_s = retry_after_s
+
+
+class InvalidRequest(RagserveError):
+    """The request is malformed or asks for something outside a limit."""
+
+    status = 400
+    type = "invalid_request_error"
+    code = "invalid_request"
+
+
+class NotFound(RagserveError):
+    """The named thing does not exist for this tenant."""
+
+    status = 404
+    type = "invalid_request_error"
+    code = "not_found"
+
+
+class Conflict(RagserveError):
+    """The request contradicts what is stored, such as another embedding model."""
+
+    status = 409
+    type = "invalid_request_error"
+    code = "conflict"
+
+
+class TooLarge(RagserveError):
+    """The body, a file or a list is over its limit."""
+
+    status = 413
+    type = "invalid_request_error"
+    code = "too_large"
+
+
+class UnsupportedFormat(RagserveError):
+    """No reader takes this kind of file or body."""
+
+    status = 415
+    type = "invalid_request_error"
+    code = "unsupported_format"
+
+
+class UnreadableDocument(RagserveError):
+    """A file of a known kind cannot be read: broken, encrypted, empty or mislabelled."""
+
+    status = 422
+    type = "invalid_request_error"
+    code = "unreadable_document"
+
+
+class Overloaded(RagserveError):
+    """A queue is full; the client may try again after ``retry_after_s``."""
+
+    status = 503
+    type = "overloaded_error"
+    code = "overloaded"
+
+
+class Unavailable(RagserveError):
+    """A dependency does not answer."""
+
+    status = 503
+    type = "server_error"
+    code = "unavailable"
+
+
+class UpstreamFailed(RagserveError):
+    """A language model or embedder answered with an error or nonsense."""
+
+    status = 502
+    type = "upstream_error"
+    code = "upstream_failed"
+
+
+class DeadlineExceeded(RagserveError):
+    """The request's time is used up."""
+
+    status = 504
+    type = "timeout_error"
+    code = "deadline_exceeded"
+
+
+class ConfigurationError(RagserveError):
+    """The configuration cannot be used; the process does not start."""
+
+    code = "configuration"

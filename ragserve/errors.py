@@ -110,3 +110,20 @@ class ConfigurationError(RagserveError):
     """The configuration cannot be used; the process does not start."""
 
     code = "configuration"
+
+
+# Exit codes, after sysexits.h; the systemd units rely on them.
+EXIT_FAILURE = 1
+EXIT_CRASH_LOOP = 70
+"""A child process died again and again; restarting would not help."""
+EXIT_UNAVAILABLE = 75
+"""A dependency is missing; trying again later may help."""
+EXIT_CONFIGURATION = 78
+"""The configuration is wrong; trying again does not help."""
+
+
+def exit_code(error: RagserveError) -> int:
+    """Return the exit code of a command that ends with ``error``."""
+    if isinstance(error, ConfigurationError):
+        return EXIT_CONFIGURATION
+    return EXIT_UNAVAILABLE if isinstance(error, Unavailable) else EXIT_FAILURE

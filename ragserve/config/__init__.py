@@ -1,0 +1,35 @@
+"""Configuration: one TOML file, the environment over it, checked before anything starts."""
+
+from ragserve.config.load import load_config
+from ragserve.config.render import render_defaults
+from ragserve.config.settings import (
+    AnswerConfig,
+    ChunkingConfig,
+    Config,
+    DatabaseConfig,
+    EmbeddingConfig,
+    IngestConfig,
+    LimitsConfig,
+    LlmConfig,
+    LogConfig,
+    SearchConfig,
+    ServerConfig,
+    StorageConfig,
+)
+
+__all__ = [
+    "AnswerConfig",
+    "ChunkingConfig",
+    "Config",
+    "DatabaseConfig",
+    "EmbeddingConfig",
+    "IngestConfig",
+    "LimitsConfig",
+    "LlmConfig",
+    "LogConfig",
+    "SearchConfig",
+    "ServerConfig",
+    "StorageConfig",
+    "load_config",
+    "render_defaults",
+]

@@ -1,0 +1,196 @@
+"""Every setting: its name, type, bounds, default and one line of explanation.
+
+This is the only place that says what can be configured. ``conf/ragserve.toml`` is rendered from
+it, and a component is given its own section only.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+
+def _doc(
+    text: str,
+    *,
+    ge: float | None = None,
+    gt: float | None = None,
+    le: float | None = None,
+) -> Meta:
+    if gt is not None:
+        return Meta(description=text, gt=gt, le=le)
+    return Meta(description=text, ge=ge, le=le)
+
+
+class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One table of the configuration file."""
+
+
+class ServerConfig(Section, frozen=True, forbid_unknown_fields=True):
+    """Where the server listens and how long it waits."""
+
+    host: Annotated[str, _doc("Address to listen on; keep loopback unless a proxy guards it.")] = (
+        "127.0.0.1"
+    )
+    port: Annotated[int, _doc("TCP port; 0 lets the kernel choose.", ge=0, le=65535)] = 8080
+    backlog: Annotated[int, _doc("Connections the kernel queues before accept.", ge=1)] = 4096
+    keepalive_timeout_s: Annotated[float, _doc("Idle keep-alive connections close.", gt=0)] = 75.0
+    request_timeout_s: Annotated[
+        float, _doc("A question's time, over all its stages.", gt=0, le=3600)
+    ] = 60.0
+    drain_timeout_s: Annotated[
+        float, _doc("Requests under way may finish this long after a stop.", ge=0)
+    ] = 30.0
+
+
+class LimitsConfig(Section, frozen=True, forbid_unknown_fields=True):
+    """What one request may ask for."""
+
+    body_bytes: Annotated[int, _doc("Largest request body.", ge=1024)] = 64 * 1024**2
+    body_timeout_s: Annotated[float, _doc("A body must have arrived by then.", gt=0)] = 60.0
+    query_characters: Annotated[int, _doc("Longest question.", ge=1)] = 8000
+    top_k: Annotated[int, _doc("Most passages of one request.", ge=1, le=1000)] = 100
+    documents_per_request: Annotated[int, _doc("Most documents of one upload.", ge=1)] = 1000
+    document_bytes: Annotated[int, _doc("Largest document.", ge=1024, le=2**30)] = 64 * 1024**2
+    wait_s: Annotated[float, _doc("Longest ?wait= of an upload.", ge=0, le=3600)] = 300.0
+
+
+class StorageConfig(Section, frozen=True, forbid_unknown_fields=True):
+    """Files on this host."""
+
+    data_dir: Annotated[
+        str,
+        _doc("Embedded database, search index and run files; empty: ~/.local/share/ragserve."),
+    ] = ""
+
+
+class DatabaseConfig(Section, frozen=True, forbid_unknown_fields=True):
+    """PostgreSQL. Without a DSN one is started in the data directory."""
+
+    dsn: Annotated[
+        str, _doc("postgresql://… of a server with pgvector (DATABASE_URL); empty: embedded.")
+    ] = ""
+    connections: Annotated[
+        int, _doc("Connections of this host's workers together.", ge=2, le=1000)
+    ] = 16
+    connect_timeout_s: Annotated[float, _doc("Opening a connection may take.", gt=0)] = 10.0
+    acquire_timeout_s: Annotated[float, _doc("Waiting for a free connection.", gt=0)] = 5.0
+    statement_timeout_s: Annotated[float, _doc("One statement may run.", gt=0)] = 30.0
+
+
+class EmbeddingConfig(Section, frozen=True, forbid_unknown_fields=True):
+    """The model that turns text into vectors."""
+
+    provider: Annotated[
+        Literal["local", "openai", "hashing"],
+        _doc("local: MiniLM on this CPU; openai: any such API; hashing: words only, for tests."),
+    ] = "local"
+    base_url: Annotated[str, _doc("openai: address up to and including /v1.")] = (
+        "https://api.openai.com/v1"
+    )
+    api_key: Annotated[str, _doc("openai: key (OPENAI_API_KEY).")] = ""
+    model: Annotated[str, _doc("openai: model name.")] = "text-embedding-3-small"
+    dimensions: Annotated[
+        int, _doc("openai: vector length to ask for; 0 takes the model's own.", ge=0, le=4000)
+    ] = 0
+    timeout_s: Annotated[float, _doc("openai: one call may take.", gt=0)] = 30.0
+    attempts: Annotated[int, _doc("openai: tries before giving up.", ge=1, le=10)] = 3
+    batch_size: Annotated[int, _doc("Texts embedded at once.", ge=1, le=2048)] = 32
+    threads: Annotated[int, _doc("local: threads of a model.", ge=1, le=64)] = 1
+    window_ms: Annotated[
+        float, _doc("Questions arriving within it are embedded together.", ge=0, le=100)
+    ] = 2.0
+    queue: Annotated[int, _doc("Questions waiting for the model; more are refused.", ge=1)] = 1024
+    cache_bytes: Annotated[int, _doc("Memory for vectors of recent questions.", ge=0)] = (
+        32 * 1024**2
+    )
+
+
+class ChunkingConfig(Section, frozen=True, forbid_unknown_fields=True):
+    """How documents are cut into passages."""
+
+    max_tokens: Annotated[int, _doc("Longest passage, in tokens.", ge=16, le=8192)] = 128
+    overlap_tokens: Annotated[int, _doc("Tokens repeated from the passage before.", ge=0)] = 16
+
+
+class SearchConfig(Section, frozen=True, forbid_unknown_fields=True):
+    """How passages are found and ranked."""
+
+    top_k: Annotated[int, _doc("Passages returned unless the request says.", ge=1)] = 10
+    mode: Annotated[
+        Literal["hybrid", "dense", "lexical"], _doc("Ranking unless the request says.")
+    ] = "hybrid"
+    dense_weight: Annotated[
+        float, _doc("Share of the vector score in a hybrid score.", ge=0, le=1)
+    ] = 0.87
+    language: Annotated[
+        str, _doc("Stemming and stop words of new collections (en, de, fr, …, none).")
+    ] = "en"
+
+
+class AnswerConfig(Section, frozen=True, forbid_unknown_fields=True):
+    """How an answer is made from passages."""
+
+    top_k: Annotated[int, _doc("Passages an answer may use.", ge=1, le=100)] = 6
+    min_similarity: Annotated[
+        float, _doc("Below this cosine a passage does not count as relevant.", ge=-1, le=1)
+    ] = 0.4
+    sentences: Annotated[int, _doc("Longest extractive answer.", ge=1, le=20)] = 3
+
+
+class LlmConfig(Section, frozen=True, forbid_unknown_fields=True):
+    """The language model. Without a base_url answers are extracted sentences."""
+
+    base_url: Annotated[str, _doc("OpenAI-compatible address up to and including /v1.")] = ""
+    api_key: Annotated[str, _doc("Key (OPENAI_API_KEY).")] = ""
+    model: Annotated[str, _doc("Model name.")] = "gpt-4o-mini"
+    context_tokens: Annotated[int, _doc("Prompt and passages together, estimated.", ge=256)] = 3000
+    max_tokens: Annotated[int, _doc("Longest answer.", ge=1)] = 512
+    temperature: Annotated[float, _doc("Randomness.", ge=0, le=2)] = 0.1
+    connect_timeout_s: Annotated[float, _doc("Opening a connection may take.", gt=0)] = 5.0
+    timeout_s: Annotated[float, _doc("One answer may take.", gt=0)] = 60.0
+    attempts: Annotated[int, _doc("Tries before giving up.", ge=1, le=10)] = 3
+    connections: Annotated[int, _doc("Answers under way at once, per worker.", ge=1)] = 64
+
+
+class IngestConfig(Section, frozen=True, forbid_unknown_fields=True):
+    """The ingest process."""
+
+    readers: Annotated[int, _doc("Processes that read documents.", ge=1, le=64)] = 1
+    documents: Annotated[int, _doc("Documents under way at once.", ge=1, le=1000)] = 64
+    read_timeout_s: Annotated[float, _doc("Reading one document may take.", gt=0)] = 60.0
+    memory_bytes: Annotated[int, _doc("Memory of a reading process.", ge=256 * 1024**2)] = (
+        2 * 1024**3
+    )
+    attempts: Annotated[int, _doc("Tries of a job before it counts as failed.", ge=1)] = 5
+    keep_jobs_days: Annotated[float, _doc("Finished jobs are kept.", gt=0)] = 7.0
+
+
+class LogConfig(Section, frozen=True, forbid_unknown_fields=True):
+    """What is written to standard error."""
+
+    level: Annotated[
+        Literal["debug", "info", "warning", "error"], _doc("Least severe event to write.")
+    ] = "info"
+    format: Annotated[
+        Literal["auto", "json", "console"], _doc("auto: console on a terminal, JSON elsewhere.")
+    ] = "auto"
+    access: Annotated[bool, _doc("One line for every request.")] = True
+
+
+class Config(Section, frozen=True, forbid_unknown_fields=True):
+    """The whole configuration."""
+
+    server: ServerConfig = ServerConfig()
+    limits: LimitsConfig = LimitsConfig()
+    storage: StorageConfig = StorageConfig()
+    database: DatabaseConfig = DatabaseConfig()
+    embedding: EmbeddingConfig = EmbeddingConfig()
+    chunking: ChunkingConfig = ChunkingConfig()
+    search: SearchConfig = SearchConfig()
+    answer: AnswerConfig = AnswerConfig()
+    llm: LlmConfig = LlmConfig()
+    ingest: IngestConfig = IngestConfig()
+    log: LogConfig = LogConfig()

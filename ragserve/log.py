@@ -1,0 +1,67 @@
+"""Structured logs on standard error: JSON lines, or readable ones on a terminal."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any
+
+import msgspec
+import structlog
+
+from ragserve.config import LogConfig
+
+LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+
+
+def configure_logging(config: LogConfig, **bound: object) -> None:
+    """Set up structlog, and route what libraries log to it; ``bound`` goes into every line."""
+    level = LEVELS[config.level]
+    json = config.format == "json" or (config.format == "auto" and not sys.stderr.isatty())
+    processors: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    if json:
+        processors += [
+            structlog.processors.ExceptionRenderer(
+                # Without locals: they hold questions, documents and keys.
+                structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+            ),
+            structlog.processors.JSONRenderer(serializer=_to_json),
+        ]
+        factory: Any = structlog.BytesLoggerFactory(sys.stderr.buffer)
+    else:
+        processors += [
+            structlog.dev.ConsoleRenderer(
+                colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+            )
+        ]
+        factory = structlog.PrintLoggerFactory(sys.stderr)
+    structlog.configure(
+        processors=processors,
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=factory,
+        cache_logger_on_first_use=False,
+    )
+    structlog.contextvars.bind_contextvars(**bound)
+    root = logging.getLogger()
+    root.handlers[:] = [_ToStructlog()]
+    root.setLevel(max(level, logging.WARNING))
+
+
+_encoder = msgspec.json.Encoder(enc_hook=repr)
+
+
+def _to_json(event: dict[str, Any], **_: object) -> bytes:
+    return _encoder.encode(event)
+
+
+class _ToStructlog(logging.Handler):
+    """Passes what aiohttp, asyncio and others log on to structlog."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        structlog.get_logger(record.name).log(
+            record.levelno, record.getMessage(), logger=record.name, exc_info=record.exc_info
+        )

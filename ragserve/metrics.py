@@ -1,0 +1,43 @@
+"""All metrics of ragserve, in one place, so that names, units and labels keep one convention."""
+
+from __future__ import annotations
+
+from prometheus_client import Counter, Gauge, Histogram
+
+_LATENCY = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+
+HTTP_REQUESTS = Counter(
+    "ragserve_http_requests_total", "Requests answered.", ["route", "method", "status"]
+)
+HTTP_SECONDS = Histogram(
+    "ragserve_http_request_seconds",
+    "Time from the request's head to the end of its answer.",
+    ["route"],
+    buckets=_LATENCY,
+)
+HTTP_IN_FLIGHT = Gauge("ragserve_http_requests_in_flight", "Requests being answered now.")
+
+STAGE_SECONDS = Histogram(
+    "ragserve_stage_seconds",
+    "Time of one stage of a question: embed, retrieve or generate.",
+    ["stage"],
+    buckets=_LATENCY,
+)
+ANSWERS = Counter("ragserve_answers_total", "Answers by how they came about.", ["kind"])
+DEGRADED = Counter("ragserve_degraded_total", "Answers given without a dependency.", ["dependency"])
+EMBEDDING_CACHE = Counter(
+    "ragserve_embedding_cache_total", "Texts looked up in the cache of vectors.", ["result"]
+)
+LLM_TOKENS = Counter("ragserve_llm_tokens_total", "Tokens of the language model.", ["kind"])
+
+INGEST_DOCUMENTS = Counter(
+    "ragserve_ingest_documents_total", "Documents that left the queue.", ["result"]
+)
+INGEST_CHUNKS = Counter("ragserve_ingest_chunks_total", "Chunks stored.")
+INGEST_STAGE_SECONDS = Histogram(
+    "ragserve_ingest_stage_seconds",
+    "Time of one stage of a document: read, embed or store.",
+    ["stage"],
+    buckets=_LATENCY,
+)
+INDEX_COMMITS = Counter("ragserve_index_commits_total", "Commits of the search index.")

@@ -1,0 +1,37 @@
+"""What a request carries through its stages: who asks, until when, and how long each took."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from ragserve.flow.deadline import Deadline
+from ragserve.metrics import STAGE_SECONDS
+
+
+class Context:
+    """One request's tenant, deadline and timings (stage to seconds)."""
+
+    __slots__ = ("deadline", "tenant", "timings")
+
+    def __init__(self, tenant: str, deadline: Deadline) -> None:
+        self.tenant = tenant
+        self.deadline = deadline
+        self.timings: dict[str, float] = {}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Refuse to begin past the deadline; observe how long the stage takes."""
+        start = time.monotonic()
+        self.deadline.check(start, name)
+        try:
+            yield
+        finally:
+            seconds = time.monotonic() - start
+            self.timings[name] = self.timings.get(name, 0.0) + seconds
+            STAGE_SECONDS.labels(name).observe(seconds)
+
+    def server_timing(self) -> str:
+        """Return the ``Server-Timing`` header, in milliseconds."""
+        return ", ".join(f"{name};dur={s * 1000:.2f}" for name, s in self.timings.items())

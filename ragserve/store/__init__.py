@@ -1,0 +1,1 @@
+"""PostgreSQL, the truth: collections, documents, chunks with vectors, jobs."""

@@ -1,0 +1,89 @@
+"""LISTEN on a connection of its own that comes back by itself.
+
+A notification may be lost while the connection is down, so ``on_connect`` runs after every
+(re)connection: whoever listens brings itself up to date there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Awaitable, Callable, Mapping
+
+import structlog
+
+from ragserve.errors import Unavailable
+from ragserve.flow.backoff import backoff_s
+from ragserve.store.pool import DRIVER_ERRORS, Database
+
+log = structlog.get_logger(__name__)
+
+BASE_S = 0.1
+CAP_S = 2.0
+PROBE_S = 5.0
+"""A dead peer that sent no FIN is noticed after this long."""
+
+
+class Listener:
+    """Calls back on notifications; ``handlers`` maps a channel to what takes its payload."""
+
+    def __init__(
+        self,
+        database: Database,
+        handlers: Mapping[str, Callable[[str], None]],
+        on_connect: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._database = database
+        self._handlers = handlers
+        self._on_connect = on_connect
+        self._task: asyncio.Task[None] | None = None
+        self.connected = asyncio.Event()
+
+    def start(self) -> None:
+        """Begin listening in the background."""
+        self._task = asyncio.create_task(self._listen_for_ever(), name="listen")
+
+    async def stop(self) -> None:
+        """Stop listening."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+
+    async def _listen_for_ever(self) -> None:
+        attempt = 0
+        rng = random.Random()  # noqa: S311 - jitter
+        while True:
+            try:
+                await self._listen()
+            except Unavailable as error:
+                attempt += 1
+                log.warning("listen_lost", error=error.message, attempt=attempt)
+            else:
+                attempt = 1
+                log.warning("listen_lost", error="connection closed", attempt=attempt)
+            self.connected.clear()
+            await asyncio.sleep(backoff_s(attempt, base_s=BASE_S, cap_s=CAP_S, rng=rng))
+
+    async def _listen(self) -> None:
+        """Listen until the connection is lost."""
+        connection = await self._database.connect()
+        lost = asyncio.Event()
+        connection.add_termination_listener(lambda _: lost.set())
+        try:
+            for channel, handler in self._handlers.items():
+                await connection.add_listener(
+                    channel, lambda _c, _p, _ch, payload, handler=handler: handler(payload)
+                )
+            await self._on_connect()
+            self.connected.set()
+            while not lost.is_set():
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(lost.wait(), PROBE_S)
+                if not lost.is_set():
+                    await connection.execute("SELECT 1", timeout=PROBE_S)
+        except (OSError, TimeoutError, *DRIVER_ERRORS) as error:
+            raise Unavailable(f"database: {error or type(error).__name__}") from error
+        finally:
+            connection.terminate()

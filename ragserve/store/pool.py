@@ -1,0 +1,157 @@
+"""The connection pool: bounded, with deadlines, and quick to notice a changed server.
+
+asyncpg checks a server's role only when it connects. After a failover or restart the pool would
+hand out connections to the wrong or to no server, so an error that says so expires all of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import asyncpg
+import structlog
+from pgvector.asyncpg import register_vector
+
+from ragserve.config import DatabaseConfig
+from ragserve.errors import Unavailable
+
+log = structlog.get_logger(__name__)
+
+# The breadth of an HNSW search: at 60 recall@10 is 0.99 (50,000 vectors), above it hybrid's
+# candidates want as many good neighbours as they ask for.
+EF_SEARCH = 100
+CLOSE_S = 1.0
+# 25006 a standby, 57P0x shutting down, 08xxx connection lost.
+STALE_STATES = ("25006", "57P", "08")
+DRIVER_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError)
+
+
+class Database:
+    """A pool of connections to the store. ``open`` before use, ``close`` after."""
+
+    def __init__(self, dsn: str, config: DatabaseConfig, *, size: int) -> None:
+        self.dsn = dsn
+        self._config = config
+        self._size = size
+        self._pool: asyncpg.Pool | None = None
+
+    async def open(self) -> None:
+        """Connect once, so that a wrong DSN is an error now and not at the first question."""
+        try:
+            self._pool = await asyncpg.create_pool(
+                self.dsn,
+                min_size=1,
+                max_size=self._size,
+                timeout=self._config.connect_timeout_s,
+                command_timeout=self._config.statement_timeout_s + 1,
+                init=register_vector,
+                # Nothing here leaves session state behind; the default reset is a round trip.
+                reset=_keep_session,
+                server_settings=self._settings(),
+            )
+        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            raise Unavailable(f"database: cannot connect: {error}") from error
+
+    async def close(self) -> None:
+        """Close all connections; those in use are cut off after a second."""
+        if self._pool is not None:
+            try:
+                await asyncio.wait_for(self._pool.close(), CLOSE_S)
+            except TimeoutError:
+                self._pool.terminate()
+            self._pool = None
+
+    async def connect(self) -> asyncpg.Connection:
+        """Open a connection outside the pool, for LISTEN or a lock; the caller closes it."""
+        try:
+            connection = await asyncpg.connect(
+                self.dsn,
+                timeout=self._config.connect_timeout_s,
+                server_settings={"application_name": "ragserve"},
+            )
+            await register_vector(connection)
+        except (OSError, TimeoutError, asyncpg.PostgresError, ValueError) as error:
+            raise Unavailable(f"database: cannot connect: {error}") from error
+        return connection
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[asyncpg.Connection]:
+        """Lend a connection; driver and server failures become ``Unavailable``."""
+        if self._pool is None:
+            raise Unavailable("database: not connected")
+        try:
+            async with self._pool.acquire(timeout=self._config.acquire_timeout_s) as connection:
+                yield connection
+        except asyncpg.PostgresError as error:
+            state = error.sqlstate or ""
+            if not state.startswith(STALE_STATES):
+                raise
+            await self._expire(error)
+            raise Unavailable(f"database: {error}") from error
+        except (asyncpg.InterfaceError, OSError) as error:
+            await self._expire(error)
+            raise Unavailable(f"database: {error}") from error
+        except TimeoutError as error:
+            raise Unavailable(
+                f"database: no answer within {self._config.acquire_timeout_s} s ({self!r})"
+            ) from error
+
+    async def fetch(self, sql: str, *args: object) -> list[asyncpg.Record]:
+        """Run one statement and return its rows."""
+        async with self.connection() as connection:
+            rows: list[asyncpg.Record] = await connection.fetch(sql, *args)
+            return rows
+
+    async def fetchrow(self, sql: str, *args: object) -> asyncpg.Record | None:
+        """Run one statement and return its first row."""
+        async with self.connection() as connection:
+            return await connection.fetchrow(sql, *args)
+
+    async def fetchval(self, sql: str, *args: object) -> Any:
+        """Run one statement and return the first value of its first row."""
+        async with self.connection() as connection:
+            return await connection.fetchval(sql, *args)
+
+    async def execute(self, sql: str, *args: object) -> str:
+        """Run one statement and return its command tag."""
+        async with self.connection() as connection:
+            tag: str = await connection.execute(sql, *args)
+            return tag
+
+    async def _expire(self, error: Exception) -> None:
+        log.warning("database_connections_expired", error=str(error))
+        if self._pool is not None:
+            await self._pool.expire_connections()
+
+    def _settings(self) -> dict[str, str]:
+        return {
+            "application_name": "ragserve",
+            "statement_timeout": str(int(self._config.statement_timeout_s * 1000)),
+            "hnsw.ef_search": str(EF_SEARCH),
+            # Under a filter the index keeps going until enough neighbours pass it.
+            "hnsw.iterative_scan": "strict_order",
+            "jit": "off",
+        }
+
+    def __repr__(self) -> str:
+        if self._pool is None:
+            return "<Database closed>"
+        total, idle = self._pool.get_size(), self._pool.get_idle_size()
+        return f"<Database {total - idle} busy, {idle} idle, {self._size} at most>"
+
+
+async def _keep_session(_connection: asyncpg.Connection) -> None:
+    """Leave the session as it is."""
+
+
+def rows_affected(tag: str) -> int:
+    """Return the count of a command tag such as ``UPDATE 3``."""
+    return int(tag.rpartition(" ")[2])
+
+
+def pool_size(config: DatabaseConfig, workers: int) -> int:
+    """Share the host's budget of connections between its workers."""
+    return max(2, config.connections // max(1, workers))

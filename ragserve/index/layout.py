@@ -1,0 +1,104 @@
+"""What the index holds: fields, a result's record, metadata as terms, the state.
+
+The state is a document of the index itself, so it is committed together with what it describes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import tantivy
+
+FORMAT = 1
+"""Raised whenever fields or analysis change; an index of another format is rebuilt."""
+BODY_TOKENIZER = "body"
+STATE_KEY = -1
+"""The document key of the state; real ones count from 1."""
+LONG_VALUE_BYTES = 256
+
+_SEPARATOR = "\x1f"
+
+
+class Record(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A passage as results show it, stored as JSON."""
+
+    document_id: str
+    chunk_id: str
+    title: str
+    url: str | None
+    text: str
+    metadata: msgspec.Raw
+    position: int
+    page: int | None = None
+    heading: str | None = None
+
+
+class IndexState(msgspec.Struct, frozen=True):
+    """Everything up to ``version`` of the collection is in the index."""
+
+    format: int
+    language: str
+    version: int
+
+
+def index_directory(data_dir: Path, collection_id: int) -> Path:
+    """Return the directory of a collection's index."""
+    return data_dir / "index" / str(collection_id)
+
+
+def build_schema() -> tantivy.Schema:
+    """Return the schema of every collection's index."""
+    builder = tantivy.SchemaBuilder()
+    builder.add_integer_field("chunk", fast=True)
+    builder.add_integer_field("document", indexed=True)
+    builder.add_text_field("body", tokenizer_name=BODY_TOKENIZER, index_option="freq")
+    builder.add_text_field("title", tokenizer_name=BODY_TOKENIZER, index_option="freq")
+    builder.add_text_field("metadata", tokenizer_name="raw", index_option="basic")
+    builder.add_bytes_field("stored", stored=True)
+    return builder.build()
+
+
+def metadata_terms(metadata: bytes) -> list[str]:
+    """Return the terms of a JSON object's own scalar values; lists count value by value."""
+    terms = []
+    for name, value in msgspec.json.decode(metadata, type=dict[str, Any]).items():
+        for item in value if isinstance(value, list) else [value]:
+            if isinstance(item, bool | int | float | str):
+                terms.append(value_term(name, item))  # noqa: PERF401 - two loops and a test
+    return terms
+
+
+def value_term(name: str, value: bool | float | str) -> str:
+    """Return the term of ``name = value``."""
+    return value_prefix(name, value) + _sortable(value)
+
+
+def value_prefix(name: str, value: bool | float | str) -> str:
+    """Return what all terms of this name and this kind of value start with."""
+    kind = "b" if isinstance(value, bool) else "s" if isinstance(value, str) else "n"
+    return f"{name}{_SEPARATOR}{kind}"
+
+
+def _sortable(value: bool | float | str) -> str:
+    """Write a value so that terms sort as values do."""
+    if isinstance(value, bool):
+        return "1" if value else "0"
+    if isinstance(value, str):
+        encoded = value.encode()
+        if len(encoded) <= LONG_VALUE_BYTES:
+            return value
+        # Too long for a term: its head still sorts, the digest keeps it distinct.
+        head = encoded[:LONG_VALUE_BYTES].decode(errors="ignore")
+        return head + _SEPARATOR + hashlib.blake2b(encoded, digest_size=16).hexdigest()
+    try:
+        number = float(value) + 0.0  # -0.0 is 0.0
+    except OverflowError:
+        number = float("inf") if value > 0 else float("-inf")
+    (bits,) = struct.unpack(">Q", struct.pack(">d", number))
+    # IEEE 754 doubles sort as integers once negative ones are inverted and the sign flipped.
+    bits ^= 0xFFFF_FFFF_FFFF_FFFF if bits >> 63 else 1 << 63
+    return f"{bits:016x}"

@@ -1,0 +1,8 @@
+"""Finding passages: vectors, BM25, or both fused, under filters."""
+
+from ragserve.retrieve.filter import Filter, parse_filter
+from ragserve.retrieve.indexes import Indexes
+from ragserve.retrieve.relevance import relevant
+from ragserve.retrieve.search import Found, Question, retrieve
+
+__all__ = ["Filter", "Found", "Indexes", "Question", "parse_filter", "relevant", "retrieve"]

@@ -1,0 +1,161 @@
+"""One search: dense, lexical, or both fused."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from ragserve.config import SearchConfig
+from ragserve.errors import Unavailable
+from ragserve.index import CollectionIndex, Record
+from ragserve.retrieve.filter import Filter
+from ragserve.retrieve.fuse import CANDIDATES, lexical_scores
+from ragserve.retrieve.indexes import Indexes
+from ragserve.schema import Mode, SearchResult
+from ragserve.store.collections import Collection
+from ragserve.store.pool import Database
+from ragserve.store.search import Passage, search_passages
+
+T = TypeVar("T")
+
+INLINE_PASSAGES = 50_000
+"""A BM25 search over more of them takes over a millisecond and leaves the event loop."""
+
+
+class Found(msgspec.Struct, frozen=True):
+    """Passages, best first.
+
+    ``similarities`` holds the cosine of each to the question, None if no vector was compared;
+    ``degraded`` names the dependencies this search had to do without.
+    """
+
+    results: Sequence[SearchResult]
+    similarities: Sequence[float] | None
+    degraded: tuple[str, ...] = ()
+
+
+class Question(msgspec.Struct, frozen=True):
+    """What is searched for: words for BM25, a unit vector for the neighbours."""
+
+    text: str
+    vector: npt.NDArray[np.float32] | None
+    top_k: int
+    mode: Mode
+    filter: Filter | None = None
+
+
+async def retrieve(
+    database: Database,
+    indexes: Indexes,
+    config: SearchConfig,
+    collection: Collection,
+    question: Question,
+) -> Found:
+    """Return the best passages of a collection.
+
+    Without the database a hybrid search falls back to BM25, without the index to vectors, and
+    says so. Raises ``Unavailable`` if nothing is left to search with.
+    """
+    if question.mode == "lexical" or question.vector is None:
+        missing = () if question.mode == "lexical" else ("embedder",)
+        return await _lexical(indexes, collection, question, missing)
+    lexical: list[tuple[int, float]] = []
+    degraded: tuple[str, ...] = ()
+    if question.mode == "hybrid":
+        try:
+            lexical = await _candidates(indexes, collection, question)
+        except Unavailable:
+            degraded = ("index",)
+    try:
+        passages = await search_passages(
+            database,
+            collection,
+            question.vector,
+            candidates=max(question.top_k, CANDIDATES),
+            top_k=question.top_k,
+            lexical=lexical,
+            dense_weight=config.dense_weight if question.mode == "hybrid" else 1.0,
+            filter_path=question.filter.jsonpath() if question.filter else None,
+        )
+    except Unavailable:
+        if question.mode != "hybrid" or degraded:
+            raise
+        return await _lexical(indexes, collection, question, ("database",))
+    hybrid = question.mode == "hybrid"
+    return Found(
+        [_result(passage, hybrid=hybrid) for passage in passages],
+        [passage.similarity for passage in passages],
+        degraded,
+    )
+
+
+async def _lexical(
+    indexes: Indexes, collection: Collection, question: Question, degraded: tuple[str, ...]
+) -> Found:
+    index = indexes.get(collection, asyncio.get_running_loop().time())
+
+    def search() -> list[tuple[Record, float]]:
+        return index.passages(*_request(index, question, question.top_k))
+
+    found = await _run(index, search)
+    return Found([_record_result(record, score) for record, score in found], None, degraded)
+
+
+async def _candidates(
+    indexes: Indexes, collection: Collection, question: Question
+) -> list[tuple[int, float]]:
+    """Return chunk ids with lexical scores between 0 and 1."""
+    index = indexes.get(collection, asyncio.get_running_loop().time())
+
+    def search() -> list[tuple[int, float]]:
+        return index.candidates(*_request(index, question, CANDIDATES))
+
+    return lexical_scores(await _run(index, search))
+
+
+def _request(
+    index: CollectionIndex, question: Question, limit: int
+) -> tuple[Sequence[str], int, Sequence[Sequence[str]]]:
+    required = question.filter.required_terms(index) if question.filter else ()
+    return index.question_terms(question.text), limit, required
+
+
+async def _run(index: CollectionIndex, search: Callable[[], T]) -> T:
+    if index.documents <= INLINE_PASSAGES:
+        return search()
+    return await asyncio.to_thread(search)
+
+
+def _result(passage: Passage, *, hybrid: bool) -> SearchResult:
+    return SearchResult(
+        document_id=passage.document_id,
+        chunk_id=str(passage.id),
+        title=passage.title,
+        url=passage.url,
+        score=passage.score if hybrid else passage.similarity,
+        text=passage.text,
+        metadata=msgspec.Raw(passage.metadata.encode()),
+        position=passage.position,
+        page=passage.page if passage.page is not None else msgspec.UNSET,
+        heading=passage.heading if passage.heading is not None else msgspec.UNSET,
+    )
+
+
+def _record_result(record: Record, score: float) -> SearchResult:
+    return SearchResult(
+        document_id=record.document_id,
+        chunk_id=record.chunk_id,
+        title=record.title,
+        url=record.url,
+        score=score,
+        text=record.text,
+        metadata=record.metadata,
+        position=record.position,
+        page=record.page if record.page is not None else msgspec.UNSET,
+        heading=record.heading if record.heading is not None else msgspec.UNSET,
+    )

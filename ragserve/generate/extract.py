@@ -1,0 +1,122 @@
+"""Answers without a language model: the sentences that come closest to the question.
+
+Sentences of the passages are embedded together and compared with the question. The closest one
+always answers; others join if they are nearly as close and do not repeat it. They are given in
+the order of their passages, each with the mark of its own.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Sequence
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import sentencex
+
+from ragserve.generate.answer import NO_ANSWER, Answer, cite
+from ragserve.schema import SearchResult
+
+Vectors = npt.NDArray[np.float32]
+Embed = Callable[[Sequence[str]], Awaitable[Vectors]]
+
+MODEL = "extractive"
+SENTENCES_COMPARED = 32
+"""More cost the model more than they find: passages come best first."""
+SENTENCE_WORDS = 3
+SENTENCE_CHARACTERS = 600
+NEARLY = 0.85
+"""A further sentence has at least this share of the best one's similarity."""
+REPEATS = 0.92
+"""Two sentences with this cosine say the same."""
+
+_WORD = re.compile(r"\w+")
+_BULLET = re.compile(r"^\s*(?:[-*+•#>|]+|\d+[.)])\s+")
+
+
+class Sentence(msgspec.Struct, frozen=True):
+    """A sentence and the place of its passage in the list."""
+
+    text: str
+    passage: int
+
+
+async def extract_answer(
+    question: str,
+    vector: Vectors,
+    passages: Sequence[SearchResult],
+    embed: Embed,
+    *,
+    language: str,
+    limit: int,
+    min_similarity: float,
+) -> Answer:
+    """Return up to ``limit`` sentences that answer the question, or say that none does.
+
+    ``vector`` is the question's unit vector; ``embed`` maps texts to unit vectors.
+    """
+    sentences = _worth_comparing(question, split_passages(passages, language))
+    if not sentences:
+        return Answer(NO_ANSWER, [], MODEL)
+    vectors = await embed([sentence.text for sentence in sentences])
+    similarity = vectors @ vector
+    if similarity.max() < min_similarity:
+        return Answer(NO_ANSWER, [], MODEL)
+    chosen = sorted(choose(similarity, vectors, limit))
+    marks: dict[int, int] = {}
+    parts = []
+    for number in chosen:
+        sentence = sentences[number]
+        mark = marks.setdefault(sentence.passage, len(marks) + 1)
+        parts.append(f"{sentence.text} [{mark}]")
+    citations = [cite(mark, passages[passage]) for passage, mark in marks.items()]
+    return Answer(" ".join(parts), citations, MODEL)
+
+
+def choose(similarity: npt.NDArray[np.float32], vectors: Vectors, limit: int) -> list[int]:
+    """Return the numbers of the sentences to say, closest first.
+
+    ``similarity`` has shape (sentences,), ``vectors`` (sentences, dimensions).
+    """
+    order = np.argsort(-similarity, kind="stable")
+    floor = float(similarity[order[0]]) * NEARLY
+    chosen: list[int] = []
+    for number in map(int, order):
+        if len(chosen) == limit or (chosen and similarity[number] < floor):
+            break
+        if not chosen or float(np.max(vectors[chosen] @ vectors[number])) < REPEATS:
+            chosen.append(number)
+    return chosen
+
+
+def split_passages(passages: Sequence[SearchResult], language: str) -> list[Sentence]:
+    """Cut passages into sentences, without bullets, fragments and repetitions."""
+    seen: set[str] = set()
+    found = []
+    for number, passage in enumerate(passages):
+        for line in passage.text.splitlines():
+            for piece in sentencex.segment(language if language != "none" else "en", line):
+                text = " ".join(_BULLET.sub("", piece).split())
+                if _is_sentence(text) and text not in seen:
+                    seen.add(text)
+                    found.append(Sentence(text[:SENTENCE_CHARACTERS], number))
+    return found
+
+
+def _is_sentence(text: str) -> bool:
+    # Scripts without spaces have few "words" and many letters.
+    return len(_WORD.findall(text)) >= SENTENCE_WORDS or (len(text) >= 8 and not text.isascii())
+
+
+def _worth_comparing(question: str, sentences: list[Sentence]) -> list[Sentence]:
+    """Keep ``SENTENCES_COMPARED``: those sharing words with the question, then the first ones."""
+    if len(sentences) <= SENTENCES_COMPARED:
+        return sentences
+    words = set(_WORD.findall(question.lower()))
+
+    def shared(number: int) -> int:
+        return -len(words.intersection(_WORD.findall(sentences[number].text.lower())))
+
+    best = sorted(range(len(sentences)), key=shared)[:SENTENCES_COMPARED]
+    return [sentences[number] for number in sorted(best)]

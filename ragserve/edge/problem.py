@@ -1,0 +1,59 @@
+"""Errors to responses: the one place that decides what a client sees of a failure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable, Callable
+
+import structlog
+from aiohttp import web
+
+from ragserve.edge.access import REQUEST_ID
+from ragserve.errors import RagserveError
+from ragserve.handlers.body import json_response
+from ragserve.schema import ErrorBody, ErrorResponse
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+log = structlog.get_logger(__name__)
+
+
+@web.middleware
+async def problem(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Answer with the error's envelope; what nobody foresaw becomes a 500 without details."""
+    try:
+        return await handler(request)
+    except RagserveError as error:
+        if error.status >= 500:
+            log.warning("request_failed", code=error.code, error=error.message)
+        body = ErrorBody(error.message, error.type, error.param, error.code, request[REQUEST_ID])
+        response = json_response(ErrorResponse(body), status=error.status)
+        if error.retry_after_s is not None:
+            response.headers["Retry-After"] = str(math.ceil(error.retry_after_s))
+        return response
+    except web.HTTPException as error:
+        return _http_error(request, error)
+    except Exception:
+        log.exception("request_crashed", method=request.method, path=request.path)
+        body = ErrorBody(
+            "internal error; the log has it under this request id",
+            "server_error",
+            None,
+            "internal",
+            request[REQUEST_ID],
+        )
+        return json_response(ErrorResponse(body), status=500)
+
+
+def _http_error(request: web.Request, error: web.HTTPException) -> web.StreamResponse:
+    """Dress an error of aiohttp's own, such as 404 and 405, in our envelope."""
+    code = error.reason.lower().replace(" ", "_")
+    message = f"{request.method} {request.path}: {error.reason}"
+    if isinstance(error, web.HTTPMethodNotAllowed):
+        message += f"; allowed: {', '.join(sorted(error.allowed_methods))}"
+    kind = "invalid_request_error" if error.status < 500 else "server_error"
+    body = ErrorBody(message, kind, None, code, request[REQUEST_ID])
+    response = json_response(ErrorResponse(body), status=error.status)
+    if "Allow" in error.headers:
+        response.headers["Allow"] = error.headers["Allow"]
+    return response

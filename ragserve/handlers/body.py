@@ -1,0 +1,67 @@
+"""Bodies: read within a size and a time, decoded with errors that name the field."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import TypeVar
+
+import msgspec
+from aiohttp import web
+
+from ragserve.errors import DeadlineExceeded, InvalidRequest, TooLarge, UnsupportedFormat
+from ragserve.handlers.services import SERVICES
+
+T = TypeVar("T")
+
+JSON_TYPES = frozenset({"application/json", "application/octet-stream"})
+"""octet-stream is aiohttp's word for no type at all.
+
+Not text/plain or a form: those a web page may send to this server from anybody's browser without
+asking (they are CORS-safelisted, Fetch standard, 2.2.2).
+"""
+_PATH = re.compile(r"(.*) - at `\$\.?(.*)`$", re.DOTALL)
+
+
+async def read_json(request: web.Request, kind: type[T]) -> T:
+    """Return the request's JSON body as ``kind``."""
+    if request.content_type not in JSON_TYPES:
+        raise UnsupportedFormat(f"Content-Type {request.content_type}: use application/json")
+    return decode_json(await read_body(request), kind)
+
+
+async def read_body(request: web.Request) -> bytes:
+    """Return the body; refuse one that is too large before reading it, or that takes too long."""
+    limits = request.app[SERVICES].config.limits
+    if request.content_length is not None and request.content_length > limits.body_bytes:
+        raise TooLarge(
+            f"body: {request.content_length} bytes, limits.body_bytes = {limits.body_bytes}"
+        )
+    try:
+        async with asyncio.timeout(limits.body_timeout_s):
+            return await request.read()
+    except web.HTTPRequestEntityTooLarge as error:
+        raise TooLarge(f"body: over limits.body_bytes = {limits.body_bytes}") from error
+    except TimeoutError as error:
+        raise DeadlineExceeded(
+            f"body: not here within limits.body_timeout_s = {limits.body_timeout_s}"
+        ) from error
+
+
+def decode_json(body: bytes, kind: type[T]) -> T:
+    """Return ``body`` as ``kind``; raise ``InvalidRequest`` that names the field at fault."""
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except msgspec.ValidationError as error:
+        match = _PATH.match(str(error))
+        reason, path = (match[1], match[2]) if match else (str(error), "")
+        raise InvalidRequest(f"{path or 'body'}: {reason}", param=path or None) from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidRequest(f"body: {error}") from error
+
+
+def json_response(value: object, *, status: int = 200) -> web.Response:
+    """Return ``value`` as a JSON response."""
+    return web.Response(
+        body=msgspec.json.encode(value), status=status, content_type="application/json"
+    )

@@ -1,0 +1,89 @@
+"""Collections: create, list, describe, delete."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from ragserve.errors import Conflict, InvalidRequest
+from ragserve.handlers.body import json_response, read_json
+from ragserve.handlers.services import SERVICES, Services
+from ragserve.index import LANGUAGES
+from ragserve.schema import CollectionList, CollectionRequest, CollectionResponse, Deleted
+from ragserve.store.collections import (
+    DEFAULT_TENANT,
+    Collection,
+    count_collection,
+    delete_collection,
+    ensure_collection,
+    get_collection,
+    list_collections,
+)
+
+
+async def open_collection(services: Services, name: str, language: str | None = None) -> Collection:
+    """Return the collection, created on first use with this server's embedder."""
+    return await ensure_collection(
+        services.database,
+        DEFAULT_TENANT,
+        name,
+        embedder=services.embedder.name,
+        dimensions=services.embedder.dimensions,
+        language=language or services.config.search.language,
+    )
+
+
+async def create(request: web.Request) -> web.Response:
+    """Create a collection."""
+    services = request.app[SERVICES]
+    wanted = await read_json(request, CollectionRequest)
+    if wanted.language is not None and wanted.language not in LANGUAGES:
+        raise InvalidRequest(
+            f"language: {wanted.language!r} is not one of {', '.join(LANGUAGES)}", param="language"
+        )
+    collection = await open_collection(services, wanted.name, wanted.language)
+    if wanted.language not in (None, collection.language):
+        raise Conflict(
+            f"collection {collection.name!r} exists with language {collection.language}",
+            param="language",
+        )
+    return json_response(await _describe(services, collection), status=201)
+
+
+async def describe(request: web.Request) -> web.Response:
+    """Describe a collection."""
+    services = request.app[SERVICES]
+    name = request.match_info["name"]
+    collection = await get_collection(services.database, DEFAULT_TENANT, name)
+    return json_response(await _describe(services, collection))
+
+
+async def listing(request: web.Request) -> web.Response:
+    """List all collections."""
+    services = request.app[SERVICES]
+    collections = await list_collections(services.database, DEFAULT_TENANT)
+    return json_response(
+        CollectionList([await _describe(services, collection) for collection in collections])
+    )
+
+
+async def delete(request: web.Request) -> web.Response:
+    """Delete a collection with all its documents."""
+    services = request.app[SERVICES]
+    name = request.match_info["name"]
+    collection = await get_collection(services.database, DEFAULT_TENANT, name)
+    await delete_collection(services.database, collection)
+    return json_response(Deleted(name))
+
+
+async def _describe(services: Services, collection: Collection) -> CollectionResponse:
+    counts = await count_collection(services.database, collection)
+    return CollectionResponse(
+        name=collection.name,
+        documents=counts.documents,
+        chunks=counts.chunks,
+        pending=counts.pending,
+        failed=counts.failed,
+        version=collection.version,
+        embedder=collection.embedder,
+        language=collection.language,
+    )

@@ -1,0 +1,85 @@
+"""The truth about this server: alive, ready, and how every dependency does."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable
+from typing import Literal
+
+from aiohttp import web
+
+from ragserve import __version__
+from ragserve.errors import RagserveError
+from ragserve.handlers.body import json_response
+from ragserve.handlers.services import SERVICES, Services
+from ragserve.schema import Dependency, HealthResponse, ReadyResponse
+from ragserve.store.jobs import count_runners
+
+PROBE_S = 2.0
+
+
+async def health(request: web.Request) -> web.Response:
+    """Say how every dependency does, measured now.
+
+    Answers 200 while questions can be answered, be it degraded, and 503 otherwise.
+    """
+    services = request.app[SERVICES]
+    names = ("database", "ingest", "embedder", "llm")
+    results = await asyncio.gather(
+        _probe(_database(services)),
+        _probe(_ingest(services)),
+        _probe(_embedder(services)),
+        _probe(_model(services)),
+    )
+    dependencies = dict(zip(names, results, strict=True))
+    failing = [name for name, found in dependencies.items() if found.status == "failing"]
+    status: Literal["ok", "degraded", "failing"] = "degraded" if failing else "ok"
+    if "database" in failing and len(services.indexes) == 0:
+        status = "failing"
+    body = HealthResponse(status, __version__, time.monotonic() - services.started_at, dependencies)
+    return json_response(body, status=503 if status == "failing" else 200)
+
+
+async def ready(request: web.Request) -> web.Response:
+    """Say whether new requests are welcome; 503 while they are not."""
+    phase = request.app[SERVICES].phase
+    return json_response(ReadyResponse(phase), status=200 if phase == "ready" else 503)
+
+
+async def _probe(check: Awaitable[str | None]) -> Dependency:
+    start = time.monotonic()
+    try:
+        async with asyncio.timeout(PROBE_S):
+            absent = await check
+    except TimeoutError:
+        return Dependency("failing", PROBE_S * 1000, f"no answer within {PROBE_S} s")
+    except RagserveError as error:
+        return Dependency("failing", _ms(start), error.message)
+    if absent is not None:
+        return Dependency("absent", detail=absent)
+    return Dependency("ok", _ms(start))
+
+
+async def _database(services: Services) -> None:
+    await services.database.fetchval("SELECT 1")
+
+
+async def _ingest(services: Services) -> None:
+    if await count_runners(services.database) == 0:
+        raise RagserveError("no ingest process: uploads wait in the queue")
+
+
+async def _embedder(services: Services) -> None:
+    await services.embedder.embed(["health"])
+
+
+async def _model(services: Services) -> str | None:
+    if services.model is None:
+        return "llm.base_url is not set: answers are extracted sentences"
+    await services.model.check()
+    return None
+
+
+def _ms(start: float) -> float:
+    return round((time.monotonic() - start) * 1000, 2)

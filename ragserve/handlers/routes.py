@@ -1,0 +1,100 @@
+"""All routes: what the router serves and what ``/openapi.json`` describes."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, NamedTuple
+
+from aiohttp import web
+
+from ragserve import schema
+from ragserve.handlers import ask, collections, documents, health
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Parameter(NamedTuple):
+    """A query parameter."""
+
+    name: str
+    kind: str
+    text: str
+
+
+class Route(NamedTuple):
+    """A method on a path, its handler and the types of its bodies."""
+
+    method: str
+    path: str
+    handler: Handler
+    request: Any = None  # a type, or several of which the body is one
+    response: Any = None
+    status: int = 200
+    parameters: tuple[Parameter, ...] = ()
+
+
+_IN_COLLECTION = Parameter("collection", "string", "The collection, unless it is 'default'.")
+_WAIT = Parameter("wait", "number", "Seconds to wait until the documents are searchable.")
+_CURSOR = Parameter("cursor", "string", "The cursor of the page before.")
+
+_QUESTIONS = (
+    Route("POST", "/v1/query", ask.query, schema.QueryRequest, schema.QueryResponse),
+    Route("POST", "/v1/search", ask.search, schema.SearchRequest, schema.SearchResponse),
+)
+_DOCUMENTS = (
+    Route(
+        "POST",
+        "/v1/documents",
+        documents.upload,
+        (schema.DocumentRequest, schema.DocumentsRequest),
+        schema.UploadResponse,
+        202,
+        (_WAIT,),
+    ),
+    Route(
+        "GET",
+        "/v1/documents",
+        documents.listing,
+        None,
+        schema.DocumentList,
+        200,
+        (_IN_COLLECTION, _CURSOR),
+    ),
+    Route(
+        "GET",
+        "/v1/documents/{id}",
+        documents.describe,
+        None,
+        schema.DocumentResponse,
+        200,
+        (_IN_COLLECTION,),
+    ),
+    Route(
+        "DELETE",
+        "/v1/documents/{id}",
+        documents.delete,
+        None,
+        schema.Deleted,
+        200,
+        (_IN_COLLECTION,),
+    ),
+)
+_COLLECTIONS = (
+    Route(
+        "POST",
+        "/v1/collections",
+        collections.create,
+        schema.CollectionRequest,
+        schema.CollectionResponse,
+        201,
+    ),
+    Route("GET", "/v1/collections", collections.listing, None, schema.CollectionList),
+    Route("GET", "/v1/collections/{name}", collections.describe, None, schema.CollectionResponse),
+    Route("DELETE", "/v1/collections/{name}", collections.delete, None, schema.Deleted),
+)
+_OPERATION = (
+    Route("GET", "/health", health.health, None, schema.HealthResponse),
+    Route("GET", "/ready", health.ready, None, schema.ReadyResponse),
+)
+
+ROUTES = (*_QUESTIONS, *_DOCUMENTS, *_COLLECTIONS, *_OPERATION)

@@ -1,0 +1,56 @@
+"""What handlers work with; put together by ``worker.app``."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+from aiohttp import web
+
+from ragserve.config import Config
+from ragserve.embed import Embedder
+from ragserve.flow.context import Context
+from ragserve.flow.deadline import deadline_after
+from ragserve.flow.signal import Signal
+from ragserve.generate import LanguageModel
+from ragserve.pipeline import Pipeline
+from ragserve.retrieve import Indexes
+from ragserve.store.catalog import Catalog
+from ragserve.store.collections import DEFAULT_TENANT
+from ragserve.store.pool import Database
+
+Phase = Literal["starting", "ready", "draining"]
+
+
+class Services(msgspec.Struct):
+    """The parts of a running worker. ``phase`` is where in its life it is."""
+
+    config: Config
+    database: Database
+    catalog: Catalog
+    indexes: Indexes
+    embedder: Embedder
+    model: LanguageModel | None
+    pipeline: Pipeline
+    changed: Signal
+    started_at: float
+    phase: Phase = "starting"
+
+    @property
+    def salt(self) -> bytes:
+        """Return what, besides its content, decides how a document is stored."""
+        chunking = self.config.chunking
+        return ingest_salt(self.embedder.name, chunking.max_tokens, chunking.overlap_tokens)
+
+    def context(self, now: float) -> Context:
+        """Return the context of a request that begins now."""
+        deadline = deadline_after(self.config.server.request_timeout_s, now)
+        return Context(DEFAULT_TENANT, deadline)
+
+
+SERVICES = web.AppKey("services", Services)
+
+
+def ingest_salt(embedder: str, max_tokens: int, overlap_tokens: int) -> bytes:
+    """Return a text that changes whenever unchanged documents must be processed again."""
+    return f"1 {embedder} {max_tokens} {overlap_tokens}".encode()

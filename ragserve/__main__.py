@@ -1,0 +1,5 @@
+"""``python -m ragserve``."""
+
+from ragserve.cli import main
+
+main()

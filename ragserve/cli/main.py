@@ -1,0 +1,192 @@
+"""``ragserve COMMAND``: options, and what each command starts."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+import msgspec
+
+from ragserve.config import Config, load_config, render_defaults
+from ragserve.errors import RagserveError, exit_code
+from ragserve.log import configure_logging
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+DEFAULT_FILES = ("ragserve.toml", "/etc/ragserve/ragserve.toml")
+"""Where a configuration is looked for unless ``--config`` or RAGSERVE_CONFIG names one."""
+
+
+class Settings(msgspec.Struct, frozen=True):
+    """What every command gets."""
+
+    config: Config
+    data_dir: Path
+
+
+def with_settings(command: F) -> F:
+    """Add the options that every command has; pass it ``settings``."""
+
+    @click.option("--config", "config_file", type=click.Path(path_type=Path), help="TOML file.")
+    @click.option("--data-dir", help="Data directory (storage.data_dir).")
+    @click.pass_context
+    def wrapper(
+        context: click.Context, config_file: Path | None, data_dir: str | None, **rest: Any
+    ) -> Any:
+        overrides = {"storage.data_dir": data_dir}
+        for name in ("host", "port"):
+            overrides[f"server.{name}"] = rest.pop(name, None)
+        chosen = {name: value for name, value in overrides.items() if value is not None}
+        config = load_config(_config_file(config_file), os.environ, chosen)
+        configure_logging(config.log)
+        return context.invoke(command, settings=Settings(config, _data_dir(config)), **rest)
+
+    wrapper.__name__ = command.__name__
+    wrapper.__doc__ = command.__doc__
+    wrapper.__click_params__ = [  # type: ignore[attr-defined]
+        *getattr(command, "__click_params__", []),
+        *wrapper.__click_params__,  # type: ignore[attr-defined]
+    ]
+    return wrapper  # type: ignore[return-value]
+
+
+def _config_file(given: Path | None) -> Path | None:
+    if given is not None:
+        return given
+    if named := os.environ.get("RAGSERVE_CONFIG"):
+        return Path(named)
+    return next((Path(name) for name in DEFAULT_FILES if Path(name).is_file()), None)
+
+
+def _data_dir(config: Config) -> Path:
+    if config.storage.data_dir:
+        return Path(config.storage.data_dir).expanduser().absolute()
+    if os.geteuid() == 0:
+        # The embedded PostgreSQL runs as another user then, who cannot enter root's home.
+        return Path("/var/lib/ragserve")
+    base = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
+    return Path(base).expanduser().absolute() / "ragserve"
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def cli() -> None:
+    """Answer questions from your own documents, with citations."""
+
+
+@cli.command()
+@click.option("--host", help="Address to listen on (server.host).")
+@click.option("--port", help="TCP port (server.port).")
+@click.option("--workers", type=click.IntRange(1, 256), default=1, show_default=True)
+@with_settings
+def serve(settings: Settings, workers: int) -> int:
+    """Run the server: worker, ingest process and, unless configured, a database."""
+    from ragserve.cli.serve import run
+
+    return run(settings.config, settings.data_dir, workers)
+
+
+@cli.command()
+@click.option("--host", help="Address to listen on (server.host).")
+@click.option("--port", help="TCP port (server.port).")
+@click.option("--workers", type=click.IntRange(1, 256), default=1, help="Workers of this host.")
+@with_settings
+def worker(settings: Settings, workers: int) -> int:
+    """Run one worker; serve and systemd start these."""
+    from ragserve.cli.serve import run_one_worker
+
+    return run_one_worker(settings.config, settings.data_dir, workers)
+
+
+@cli.command()
+@with_settings
+def ingester(settings: Settings) -> int:
+    """Run the ingest process; serve and systemd start it."""
+    from ragserve.cli.serve import run_ingester
+
+    return run_ingester(settings.config, settings.data_dir)
+
+
+@cli.command()
+@click.argument("paths", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@click.option("--collection", "-c", default="default", show_default=True)
+@click.option("--url", help="A running server; otherwise the database is used directly.")
+@with_settings
+def ingest(settings: Settings, paths: tuple[Path, ...], collection: str, url: str | None) -> int:
+    """Take in files and folders; unchanged ones are skipped."""
+    from ragserve.cli.ingest import run
+
+    return run(settings.config, settings.data_dir, paths, collection, url)
+
+
+@cli.command()
+@click.argument("text")
+@click.option("--collection", "-c", default="default", show_default=True)
+@click.option("--top-k", type=click.IntRange(1), help="Passages to answer from.")
+@click.option("--url", help="A running server; otherwise the database is used directly.")
+@click.option("--json", "as_json", is_flag=True, help="Print the response of /v1/query.")
+@with_settings
+def query(
+    settings: Settings,
+    text: str,
+    collection: str,
+    top_k: int | None,
+    url: str | None,
+    as_json: bool,
+) -> int:
+    """Ask a question."""
+    from ragserve.cli.query import run
+
+    return run(settings.config, settings.data_dir, text, collection, top_k, url, as_json)
+
+
+@cli.command()
+@with_settings
+def migrate(settings: Settings) -> int:
+    """Bring the database up to date."""
+    from ragserve.cli.serve import run_migrate
+
+    return run_migrate(settings.config, settings.data_dir)
+
+
+@cli.command()
+@with_settings
+def check(settings: Settings) -> int:
+    """Check the configuration and reach every dependency."""
+    from ragserve.cli.check import run
+
+    return run(settings.config, settings.data_dir)
+
+
+@cli.command("config")
+def config_command() -> int:
+    """Print a configuration file with every setting and its default."""
+    click.echo(render_defaults(), nl=False)
+    return 0
+
+
+@cli.command()
+def version() -> int:
+    """Print the version."""
+    from ragserve import __version__
+
+    click.echo(__version__)
+    return 0
+
+
+def main() -> None:
+    """Run the command line; end with its exit code."""
+    try:
+        code = cli(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except click.Abort:
+        code = 130
+    except RagserveError as error:
+        click.echo(f"ragserve: {error.message}", err=True)
+        code = exit_code(error)
+    sys.exit(code)

@@ -1,0 +1,89 @@
+"""``query``: ask the database directly, or a running server."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+
+import aiohttp
+import click
+import msgspec
+
+from ragserve.config import Config
+from ragserve.errors import RagserveError, Unavailable
+from ragserve.schema import ErrorResponse, QueryRequest, QueryResponse
+from ragserve.store.embedded import database_dsn
+from ragserve.store.migrate import prepare_database
+
+
+def run(
+    config: Config,
+    data_dir: Path,
+    text: str,
+    collection: str,
+    top_k: int | None,
+    url: str | None,
+    as_json: bool,
+) -> int:
+    """Ask and print the answer with its sources."""
+    request = QueryRequest(query=text, collection=collection, top_k=top_k)
+    if url:
+        response = asyncio.run(_ask_server(url, request, config.server.request_timeout_s))
+    else:
+        data_dir.mkdir(parents=True, exist_ok=True)
+        with database_dsn(config.database.dsn, data_dir) as dsn:
+            response = asyncio.run(_ask_here(config, data_dir, dsn, request))
+    click.echo(msgspec.json.encode(response) if as_json else _readable(response))
+    return 0
+
+
+async def _ask_here(
+    config: Config, data_dir: Path, dsn: str, request: QueryRequest
+) -> QueryResponse:
+    from ragserve.worker.app import open_services
+
+    await prepare_database(dsn, config.database.connect_timeout_s)
+    async with open_services(config, data_dir, dsn) as services:
+        return await services.pipeline.query(request, services.context(time.monotonic()))
+
+
+async def _ask_server(url: str, request: QueryRequest, timeout_s: float) -> QueryResponse:
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(timeout_s)) as session,
+            session.post(
+                url.rstrip("/") + "/v1/query",
+                data=msgspec.json.encode(request),
+                headers={"Content-Type": "application/json"},
+            ) as response,
+        ):
+            body = await response.read()
+    except (aiohttp.ClientError, TimeoutError) as error:
+        raise Unavailable(f"{url}: {error or type(error).__name__}") from error
+    if response.status != 200:
+        raise RagserveError(error_message(url, response.status, body))
+    return msgspec.json.decode(body, type=QueryResponse)
+
+
+def error_message(url: str, status: int, body: bytes) -> str:
+    """Return what a server said went wrong."""
+    try:
+        return msgspec.json.decode(body, type=ErrorResponse).error.message
+    except msgspec.MsgspecError:
+        return f"{url}: status {status}"
+
+
+def _readable(response: QueryResponse) -> str:
+    lines = [response.answer, ""]
+    for citation in response.citations:
+        place = [citation.title]
+        if citation.heading:
+            place.append(str(citation.heading))
+        if citation.page:
+            place.append(f"page {citation.page}")
+        lines.append(f"[{citation.index}] {' · '.join(place)}")
+        lines.append(f"    {citation.url or citation.document_id}")
+    if response.degraded:
+        lines.append(f"(degraded: without {', '.join(response.degraded)})")
+    return "\n".join(lines).rstrip()

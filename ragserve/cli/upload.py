@@ -1,0 +1,87 @@
+"""``ingest --url``: files to a running server, a few batches at a time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from urllib.parse import quote
+
+import aiohttp
+import msgspec
+
+from ragserve.cli.files import Found, batches
+from ragserve.cli.progress import Progress
+from ragserve.cli.query import error_message
+from ragserve.errors import RagserveError, Unavailable
+from ragserve.schema import Accepted, DocumentResponse, UploadResponse
+from ragserve.store.jobs import NewDocument
+
+PARALLEL = 2
+WAIT_S = 30.0
+LOOK_S = 0.5
+TIMEOUT_S = 120.0
+
+
+async def upload(url: str, collection: str, found: Found, progress: Progress) -> None:
+    """Upload the files and wait until each is searchable or failed."""
+    timeout = aiohttp.ClientTimeout(TIMEOUT_S)
+    slots = asyncio.Semaphore(PARALLEL)
+    async with (
+        aiohttp.ClientSession(url.rstrip("/") + "/", timeout=timeout) as session,
+        asyncio.TaskGroup() as group,
+    ):
+        for batch in batches(found):
+            await slots.acquire()
+            task = group.create_task(_upload_batch(session, collection, batch, progress))
+            task.add_done_callback(lambda _: slots.release())
+
+
+async def _upload_batch(
+    session: aiohttp.ClientSession,
+    collection: str,
+    batch: Sequence[NewDocument],
+    progress: Progress,
+) -> None:
+    form = aiohttp.FormData()
+    form.add_field("collection", collection)
+    for document in batch:
+        form.add_field(
+            "file",
+            document.content,
+            filename=document.name,
+            content_type="application/octet-stream",
+        )
+    body = await _request(session, "POST", "v1/documents", params={"wait": str(WAIT_S)}, data=form)
+    for accepted in msgspec.json.decode(body, type=UploadResponse).documents:
+        await _finish(session, collection, accepted, progress)
+
+
+async def _finish(
+    session: aiohttp.ClientSession, collection: str, accepted: Accepted, progress: Progress
+) -> None:
+    state, error = accepted.state, accepted.error
+    while state in ("queued", "running"):
+        await asyncio.sleep(LOOK_S)
+        path = f"v1/documents/{quote(accepted.id, safe='')}"
+        body = await _request(session, "GET", path, params={"collection": collection})
+        document = msgspec.json.decode(body, type=DocumentResponse)
+        state, error = document.state, document.error
+    if state == "failed":
+        progress.failed_one(accepted.id, str(error))
+    elif state == "unchanged":
+        progress.unchanged_one()
+    else:
+        progress.stored_one()
+
+
+async def _request(
+    session: aiohttp.ClientSession, method: str, path: str, **options: object
+) -> bytes:
+    try:
+        async with session.request(method, path, **options) as response:  # type: ignore[arg-type]
+            body = await response.read()
+    except (aiohttp.ClientError, TimeoutError) as error:
+        raise Unavailable(f"{path}: {error or type(error).__name__}") from error
+    if response.status >= 300:
+        raise RagserveError(error_message(str(response.url), response.status, body))
+    return body

@@ -1,0 +1,1 @@
+"""Keeps workers and the ingest process alive. Imports neither aiohttp nor the application."""

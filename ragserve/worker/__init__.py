@@ -1,0 +1,1 @@
+"""A worker: one process, one event loop, one aiohttp application."""

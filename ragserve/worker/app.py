@@ -1,0 +1,81 @@
+"""The composition root: the only place where the parts of a worker meet."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import prometheus_async.aio.web
+from aiohttp import web
+
+from ragserve.config import Config
+from ragserve.edge.access import access
+from ragserve.edge.problem import problem
+from ragserve.embed import open_embedder
+from ragserve.flow.signal import Signal
+from ragserve.generate import LanguageModel
+from ragserve.handlers import ROUTES, SERVICES, Services
+from ragserve.handlers.openapi import openapi
+from ragserve.pipeline import Pipeline
+from ragserve.retrieve import Indexes
+from ragserve.store.catalog import Catalog
+from ragserve.store.collections import CHANGED
+from ragserve.store.listen import Listener
+from ragserve.store.pool import Database, pool_size
+
+
+def create_app(config: Config, data_dir: Path, dsn: str, *, workers: int = 1) -> web.Application:
+    """Return the application; its services open at start-up and close at clean-up."""
+    app = web.Application(middlewares=[access, problem], client_max_size=config.limits.body_bytes)
+    for route in ROUTES:
+        app.router.add_route(route.method, route.path, route.handler)
+    app.router.add_get("/openapi.json", openapi)
+    app.router.add_get("/metrics", prometheus_async.aio.web.server_stats)
+
+    async def services(app: web.Application) -> AsyncIterator[None]:
+        async with open_services(config, data_dir, dsn, workers=workers) as opened:
+            app[SERVICES] = opened
+            yield
+
+    app.cleanup_ctx.append(services)
+    return app
+
+
+@asynccontextmanager
+async def open_services(
+    config: Config, data_dir: Path, dsn: str, *, workers: int = 1
+) -> AsyncIterator[Services]:
+    """Open what handlers work with, warm; close it in the opposite order."""
+    async with AsyncExitStack() as stack:
+        database = Database(dsn, config.database, size=pool_size(config.database, workers))
+        await database.open()
+        stack.push_async_callback(database.close)
+        embedder = await open_embedder(config.embedding)
+        stack.push_async_callback(embedder.close)
+        model = LanguageModel(config.llm) if config.llm.base_url else None
+        if model is not None:
+            stack.push_async_callback(model.close)
+        catalog = Catalog(database)
+        changed = Signal()
+
+        def note_change(payload: str) -> None:
+            catalog.changed(payload)
+            changed.send()
+
+        listener = Listener(database, {CHANGED: note_change}, on_connect=catalog.reload)
+        listener.start()
+        stack.push_async_callback(listener.stop)
+        indexes = Indexes(data_dir)
+        yield Services(
+            config=config,
+            database=database,
+            catalog=catalog,
+            indexes=indexes,
+            embedder=embedder,
+            model=model,
+            pipeline=Pipeline(config, database, catalog, indexes, embedder, model),
+            changed=changed,
+            started_at=time.monotonic(),
+        )

@@ -16,7 +16,7 @@ class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A request's body; a misspelt field is an error, not a default."""
 
 
-class SearchRequest(Request):
+class SearchRequest(Request, frozen=True, forbid_unknown_fields=True):
     """Find passages."""
 
     query: str
@@ -89,7 +89,7 @@ class QueryResponse(msgspec.Struct, frozen=True):
     degraded: list[str] | UnsetType = UNSET
 
 
-class DocumentRequest(Request):
+class DocumentRequest(Request, frozen=True, forbid_unknown_fields=True):
     """A document to ingest; without an id one is generated."""
 
     text: str
@@ -101,7 +101,7 @@ class DocumentRequest(Request):
     collection: str | None = None
 
 
-class DocumentsRequest(Request):
+class DocumentsRequest(Request, frozen=True, forbid_unknown_fields=True):
     """Several documents for one collection."""
 
     documents: list[DocumentRequest]
@@ -155,7 +155,7 @@ class Deleted(msgspec.Struct, frozen=True):
     deleted: bool = True
 
 
-class CollectionRequest(Request):
+class CollectionRequest(Request, frozen=True, forbid_unknown_fields=True):
     """Create a collection with a language of its own."""
 
     name: str

@@ -33,17 +33,14 @@ def with_settings(command: F) -> F:
 
     @click.option("--config", "config_file", type=click.Path(path_type=Path), help="TOML file.")
     @click.option("--data-dir", help="Data directory (storage.data_dir).")
-    @click.pass_context
-    def wrapper(
-        context: click.Context, config_file: Path | None, data_dir: str | None, **rest: Any
-    ) -> Any:
+    def wrapper(config_file: Path | None, data_dir: str | None, **rest: Any) -> Any:
         overrides = {"storage.data_dir": data_dir}
         for name in ("host", "port"):
             overrides[f"server.{name}"] = rest.pop(name, None)
         chosen = {name: value for name, value in overrides.items() if value is not None}
         config = load_config(_config_file(config_file), os.environ, chosen)
         configure_logging(config.log)
-        return context.invoke(command, settings=Settings(config, _data_dir(config)), **rest)
+        return command(settings=Settings(config, _data_dir(config)), **rest)
 
     wrapper.__name__ = command.__name__
     wrapper.__doc__ = command.__doc__

@@ -49,7 +49,7 @@ def describe(routes: Sequence[Route]) -> dict[str, Any]:
     }
 
 
-def _operation(route: Route, schemas: dict[str, Any]) -> dict[str, Any]:
+def _operation(route: Route, schemas: dict[Any, Any]) -> dict[str, Any]:
     error = {"description": "An error.", "content": _json([schemas[ErrorResponse]])}
     operation: dict[str, Any] = {
         "summary": (getdoc(route.handler) or "").partition("\n")[0],

@@ -19,7 +19,7 @@ from ragserve.retrieve.indexes import Indexes
 from ragserve.schema import Mode, SearchResult
 from ragserve.store.collections import Collection
 from ragserve.store.pool import Database
-from ragserve.store.search import Passage, search_passages
+from ragserve.store.search import Passage, fused_passages, nearest_passages
 
 T = TypeVar("T")
 
@@ -64,7 +64,7 @@ async def retrieve(
     if question.mode == "lexical" or question.vector is None:
         missing = () if question.mode == "lexical" else ("embedder",)
         return await _lexical(indexes, collection, question, missing)
-    lexical: list[tuple[int, float]] = []
+    lexical: list[tuple[int, float]] | None = None
     degraded: tuple[str, ...] = ()
     if question.mode == "hybrid":
         try:
@@ -72,25 +72,41 @@ async def retrieve(
         except Unavailable:
             degraded = ("index",)
     try:
-        passages = await search_passages(
-            database,
-            collection,
-            question.vector,
-            candidates=max(question.top_k, CANDIDATES),
-            top_k=question.top_k,
-            lexical=lexical,
-            dense_weight=config.dense_weight if question.mode == "hybrid" else 1.0,
-            filter_path=question.filter.jsonpath() if question.filter else None,
-        )
+        passages = await _compared(database, config, collection, question, lexical)
     except Unavailable:
         if question.mode != "hybrid" or degraded:
             raise
         return await _lexical(indexes, collection, question, ("database",))
-    hybrid = question.mode == "hybrid"
     return Found(
-        [_result(passage, hybrid=hybrid) for passage in passages],
+        [_result(passage) for passage in passages],
         [passage.similarity for passage in passages],
         degraded,
+    )
+
+
+async def _compared(
+    database: Database,
+    config: SearchConfig,
+    collection: Collection,
+    question: Question,
+    lexical: Sequence[tuple[int, float]] | None,
+) -> list[Passage]:
+    """Return the passages nearest to the question, fused with the ``lexical`` ones if given."""
+    assert question.vector is not None  # noqa: S101 - checked by retrieve
+    filter_path = question.filter.jsonpath() if question.filter else None
+    if lexical is None:
+        return await nearest_passages(
+            database, collection, question.vector, top_k=question.top_k, filter_path=filter_path
+        )
+    return await fused_passages(
+        database,
+        collection,
+        question.vector,
+        lexical,
+        candidates=max(question.top_k, CANDIDATES),
+        top_k=question.top_k,
+        dense_weight=config.dense_weight,
+        filter_path=filter_path,
     )
 
 
@@ -131,13 +147,13 @@ async def _run(index: CollectionIndex, search: Callable[[], T]) -> T:
     return await asyncio.to_thread(search)
 
 
-def _result(passage: Passage, *, hybrid: bool) -> SearchResult:
+def _result(passage: Passage) -> SearchResult:
     return SearchResult(
         document_id=passage.document_id,
         chunk_id=str(passage.id),
         title=passage.title,
         url=passage.url,
-        score=passage.score if hybrid else passage.similarity,
+        score=passage.score,
         text=passage.text,
         metadata=msgspec.Raw(passage.metadata.encode()),
         position=passage.position,

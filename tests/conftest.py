@@ -1,0 +1,179 @@
+"""Fixtures: a real PostgreSQL for the session, a database of its own for each test."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+from aiohttp.test_utils import TestClient, TestServer
+
+from ragserve.config import Config, load_config
+from ragserve.handlers import SERVICES
+from ragserve.ingest.run import ingesting
+from ragserve.store.collections import Collection, ensure_collection
+from ragserve.store.embedded import EmbeddedPostgres
+from ragserve.store.migrate import prepare_database
+from ragserve.store.pool import Database
+from ragserve.worker.app import create_app
+
+TEMPLATE = "template_ragserve"
+DOCUMENTS = Path(__file__).parent / "documents"
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The DSN of a running PostgreSQL without a database name."""
+    server = EmbeddedPostgres(tmp_path_factory.mktemp("pg"))
+    try:
+        yield server.acquire()
+    finally:
+        server.release()
+
+
+def named(dsn: str, database: str) -> str:
+    """Return ``dsn`` with another database name."""
+    return dsn.replace("/postgres?", f"/{database}?")
+
+
+@pytest.fixture
+async def empty_dsn(postgres: str) -> AsyncIterator[str]:
+    """A database without anything in it."""
+    async with _database(postgres, "template1") as dsn:
+        yield dsn
+
+
+@pytest.fixture
+async def dsn(postgres: str) -> AsyncIterator[str]:
+    """A migrated database of the test's own."""
+    await _ensure_template(postgres)
+    async with _database(postgres, TEMPLATE) as dsn:
+        yield dsn
+
+
+@asynccontextmanager
+async def _database(postgres: str, template: str) -> AsyncIterator[str]:
+    name = f"test_{next(_numbers)}"
+    await _admin(postgres, f"CREATE DATABASE {name} TEMPLATE {template}")
+    try:
+        yield named(postgres, name)
+    finally:
+        await _admin(postgres, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+async def _ensure_template(postgres: str) -> None:
+    exists = await _admin(postgres, f"SELECT FROM pg_database WHERE datname = '{TEMPLATE}'")
+    if exists == "SELECT 0":
+        await _admin(postgres, f"CREATE DATABASE {TEMPLATE}")
+        await prepare_database(named(postgres, TEMPLATE), 10.0)
+
+
+async def _admin(dsn: str, sql: str) -> str:
+    connection = await asyncpg.connect(dsn)
+    try:
+        return await connection.execute(sql)
+    finally:
+        await connection.close()
+
+
+@pytest.fixture
+def config() -> Config:
+    """The defaults, with an embedder that costs nothing."""
+    return configured()
+
+
+def configured(**settings: object) -> Config:
+    """Return test defaults with ``section__name`` settings over them."""
+    chosen: dict[str, object] = {
+        "embedding.provider": "hashing",
+        "embedding.window_ms": 0,
+        "answer.min_similarity": 0.1,
+        "log.access": False,
+    }
+    chosen.update({name.replace("__", ".", 1): value for name, value in settings.items()})
+    return load_config(overrides=chosen)
+
+
+@pytest.fixture
+async def database(dsn: str, config: Config) -> AsyncIterator[Database]:
+    """An open pool on the test's database."""
+    opened = Database(dsn, config.database, size=4)
+    await opened.open()
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+async def collection(database: Database) -> Collection:
+    """A collection named default."""
+    return await make_collection(database, "default")
+
+
+async def make_collection(database: Database, name: str, tenant: str = "default") -> Collection:
+    """Return a collection for vectors of the hashing embedder."""
+    return await ensure_collection(
+        database, tenant, name, embedder="hashing-384", dimensions=384, language="en"
+    )
+
+
+class Api:
+    """A client of a running application that speaks JSON."""
+
+    def __init__(self, client: TestClient[Any, Any]) -> None:
+        self.client = client
+
+    @property
+    def services(self) -> Any:
+        """The application's services."""
+        return self.client.app[SERVICES]  # type: ignore[union-attr]
+
+    async def call(self, method: str, path: str, body: object = None) -> tuple[int, Any]:
+        """Return status and JSON body of the answer to ``body`` as JSON."""
+        options = {} if body is None else {"json": body}
+        async with self.client.request(method, path, **options) as response:
+            return response.status, await response.json()
+
+    async def get(self, path: str) -> tuple[int, Any]:
+        """GET."""
+        return await self.call("GET", path)
+
+    async def post(self, path: str, body: object) -> tuple[int, Any]:
+        """POST JSON."""
+        return await self.call("POST", path, body)
+
+    async def delete(self, path: str) -> tuple[int, Any]:
+        """DELETE."""
+        return await self.call("DELETE", path)
+
+    async def ingest(self, *documents: dict[str, Any], collection: str = "default") -> None:
+        """Upload documents and wait until they are searchable."""
+        body = {"collection": collection, "documents": list(documents)}
+        status, answer = await self.post("/v1/documents?wait=30", body)
+        assert status == 200, answer
+        assert {item["state"] for item in answer["documents"]} <= {"ready", "unchanged"}, answer
+
+
+@asynccontextmanager
+async def serving(
+    config: Config, data_dir: Path, dsn: str, *, ingest: bool = True
+) -> AsyncIterator[Api]:
+    """Run the application, and unless told otherwise the ingest process, in this process."""
+    async with TestClient(TestServer(create_app(config, data_dir, dsn))) as client:
+        client.app[SERVICES].phase = "ready"  # type: ignore[union-attr,index]
+        if not ingest:
+            yield Api(client)
+            return
+        async with ingesting(config, data_dir, dsn):
+            yield Api(client)
+
+
+@pytest.fixture
+async def api(config: Config, tmp_path: Path, dsn: str) -> AsyncIterator[Api]:
+    """A running application with an ingest process."""
+    async with serving(config, tmp_path, dsn) as running:
+        yield running

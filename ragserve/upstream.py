@@ -38,6 +38,7 @@ class Upstream:
         self._base_url = base_url.rstrip("/")
         self._attempts = attempts
         self._timeout_s = timeout_s
+        self._api_key = api_key
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=connections),
             headers={"Authorization": f"Bearer {api_key}"} if api_key else {},
@@ -75,7 +76,7 @@ class Upstream:
             async with self._session.request(
                 method, url, data=content, headers=headers
             ) as response:
-                reply = await response.content.read(MAX_REPLY_BYTES)
+                reply = await self._read(url, response)
                 status = response.status
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             reason = str(error) or type(error).__name__
@@ -83,5 +84,17 @@ class Upstream:
         if status == 200:
             return reply
         kind = TransientFailure if status == 429 or status >= 500 else UpstreamFailed
-        shown = reply[:ERROR_CHARACTERS].decode(errors="replace")
+        shown = self._without_key(reply.decode(errors="replace"))[:ERROR_CHARACTERS]
         raise kind(f"{self._what} {url}: status {status}: {shown}")
+
+    async def _read(self, url: str, response: aiohttp.ClientResponse) -> bytes:
+        reply = bytearray()
+        async for piece in response.content.iter_any():
+            reply += piece
+            if len(reply) > MAX_REPLY_BYTES:
+                raise UpstreamFailed(f"{self._what} {url}: a reply over {MAX_REPLY_BYTES} bytes")
+        return bytes(reply)
+
+    def _without_key(self, text: str) -> str:
+        """Return what a server said, should it quote the key it was given."""
+        return text.replace(self._api_key, "***") if self._api_key else text

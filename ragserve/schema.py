@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from ragserve.config import Language
+
 Mode = Literal["hybrid", "dense", "lexical"]
 DEFAULT_COLLECTION = "default"
 
@@ -159,7 +161,7 @@ class CollectionRequest(Request, frozen=True, forbid_unknown_fields=True):
     """Create a collection with a language of its own."""
 
     name: str
-    language: str | None = None
+    language: Language | None = None
 
 
 class CollectionResponse(msgspec.Struct, frozen=True):

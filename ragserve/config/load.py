@@ -82,6 +82,8 @@ def _put(values: dict[str, dict[str, Any]], name: str, value: object, *, source:
         checked = msgspec.convert(value, kind, strict=not isinstance(value, str))
     except msgspec.ValidationError as error:
         raise ConfigurationError(f"{name} = {value!r} ({source}): {error}") from error
+    if checked in (float("inf"), float("-inf")):
+        raise ConfigurationError(f"{name} = {value!r} ({source}): must be finite")
     section, _, field = name.partition(".")
     values.setdefault(section, {})[field] = checked
 

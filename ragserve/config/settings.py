@@ -24,6 +24,12 @@ def _doc(
     return Meta(description=text, ge=ge, le=le)
 
 
+Language = Literal[
+    "ar", "da", "de", "el", "en", "es", "fi", "fr", "hu", "it", "nl", "no", "pt", "ro", "ru",
+    "sv", "ta", "tr", "none",
+]  # fmt: skip
+
+
 class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One table of the configuration file."""
 
@@ -126,7 +132,7 @@ class SearchConfig(Section, frozen=True, forbid_unknown_fields=True):
         float, _doc("Share of the vector score in a hybrid score.", ge=0, le=1)
     ] = 0.87
     language: Annotated[
-        str, _doc("Stemming and stop words of new collections (en, de, fr, …, none).")
+        Language, _doc("Stemming and stop words of new collections (en, de, fr, …, none).")
     ] = "en"
 
 

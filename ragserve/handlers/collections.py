@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from ragserve.errors import Conflict, InvalidRequest
+from ragserve.config import Language
+from ragserve.errors import Conflict
 from ragserve.handlers.body import json_response, read_json
 from ragserve.handlers.services import SERVICES, Services
-from ragserve.index import LANGUAGES
 from ragserve.schema import CollectionList, CollectionRequest, CollectionResponse, Deleted
 from ragserve.store.collections import (
     DEFAULT_TENANT,
@@ -20,7 +20,9 @@ from ragserve.store.collections import (
 )
 
 
-async def open_collection(services: Services, name: str, language: str | None = None) -> Collection:
+async def open_collection(
+    services: Services, name: str, language: Language | None = None
+) -> Collection:
     """Return the collection, created on first use with this server's embedder."""
     return await ensure_collection(
         services.database,
@@ -36,10 +38,6 @@ async def create(request: web.Request) -> web.Response:
     """Create a collection."""
     services = request.app[SERVICES]
     wanted = await read_json(request, CollectionRequest)
-    if wanted.language is not None and wanted.language not in LANGUAGES:
-        raise InvalidRequest(
-            f"language: {wanted.language!r} is not one of {', '.join(LANGUAGES)}", param="language"
-        )
     collection = await open_collection(services, wanted.name, wanted.language)
     if wanted.language not in (None, collection.language):
         raise Conflict(

@@ -14,7 +14,9 @@ from functools import lru_cache
 
 import tantivy
 
-LANGUAGES = {
+from ragserve.config import Language
+
+LANGUAGES: dict[Language, str] = {
     "ar": "arabic",
     "da": "danish",
     "de": "german",
@@ -37,7 +39,10 @@ LANGUAGES = {
 }
 """Languages a collection may have: ISO 639-1 code to the stemmer's name."""
 
-TERM_CHARACTERS = 80
+WITHOUT_STOP_WORDS = frozenset({"arabic", "greek", "romanian", "tamil", "turkish"})
+"""The library has no list for them."""
+TERM_BYTES = 256
+"""Longer words are encoded data, not words."""
 # Han with its extensions, kana, hangul syllables; after NFKC there are no half-width forms.
 _CJK = re.compile(
     "[\u3005\u3040-\u30ff\u31f0-\u31ff\u3400-\u9fff\uac00-\ud7af\U00020000-\U0003ffff]+"
@@ -47,15 +52,15 @@ _CJK = re.compile(
 class Analyzer:
     """The analysis of one language."""
 
-    def __init__(self, language: str) -> None:
+    def __init__(self, language: Language) -> None:
         builder = (
             tantivy.TextAnalyzerBuilder(tantivy.Tokenizer.simple())
-            .filter(tantivy.Filter.remove_long(TERM_CHARACTERS))
+            .filter(tantivy.Filter.remove_long(TERM_BYTES))
             .filter(tantivy.Filter.lowercase())
         )
         if name := LANGUAGES[language]:
             # Before folding: stop words and stems know their accents.
-            if name != "turkish":  # the library has no stop words for it
+            if name not in WITHOUT_STOP_WORDS:
                 builder = builder.filter(tantivy.Filter.stopword(name))
             builder = builder.filter(tantivy.Filter.stemmer(name))
         self.tokenizer = builder.filter(tantivy.Filter.ascii_fold()).build()
@@ -74,13 +79,16 @@ class Analyzer:
 
 
 @lru_cache(len(LANGUAGES))
-def analyzer_of(language: str) -> Analyzer:
+def analyzer_of(language: Language) -> Analyzer:
     """Return the analyzer of a language, made once."""
     return Analyzer(language)
 
 
 def _normalise(text: str) -> str:
-    return text if text.isascii() else unicodedata.normalize("NFKC", text)
+    if text.isascii():
+        return text
+    # The Turkish capital İ in lower case is an i with a separate dot that no word has.
+    return unicodedata.normalize("NFKC", text).replace("İ", "i")
 
 
 def _pairs(match: re.Match[str]) -> str:

@@ -5,13 +5,19 @@ The state is a document of the index itself, so it is committed together with wh
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import math
 import struct
+from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import tantivy
+
+from ragserve.config import Language
 
 FORMAT = 1
 """Raised whenever fields or analysis change; an index of another format is rebuilt."""
@@ -19,8 +25,22 @@ BODY_TOKENIZER = "body"
 STATE_KEY = -1
 """The document key of the state; real ones count from 1."""
 LONG_VALUE_BYTES = 256
+EXACT_INTEGERS = 2**53
+"""Below, every integer is a double."""
 
 _SEPARATOR = "\x1f"
+
+
+@contextlib.contextmanager
+def damage_is_an_error() -> Iterator[None]:
+    """Turn a panic of the library, which means a damaged file, into ``ValueError``."""
+    try:
+        yield
+    except BaseException as error:
+        # pyo3_runtime.PanicException cannot be imported, and is no Exception.
+        if type(error).__name__ == "PanicException":
+            raise ValueError(f"the index is damaged: {error}") from error
+        raise
 
 
 class Record(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -41,7 +61,7 @@ class IndexState(msgspec.Struct, frozen=True):
     """Everything up to ``version`` of the collection is in the index."""
 
     format: int
-    language: str
+    language: Language
     version: int
 
 
@@ -80,7 +100,8 @@ def value_term(name: str, value: bool | float | str) -> str:
 def value_prefix(name: str, value: bool | float | str) -> str:
     """Return what all terms of this name and this kind of value start with."""
     kind = "b" if isinstance(value, bool) else "s" if isinstance(value, str) else "n"
-    return f"{name}{_SEPARATOR}{kind}"
+    # The length keeps names that hold the separator apart from values that do.
+    return f"{len(name)}{_SEPARATOR}{name}{_SEPARATOR}{kind}"
 
 
 def _sortable(value: bool | float | str) -> str:
@@ -94,11 +115,27 @@ def _sortable(value: bool | float | str) -> str:
         # Too long for a term: its head still sorts, the digest keeps it distinct.
         head = encoded[:LONG_VALUE_BYTES].decode(errors="ignore")
         return head + _SEPARATOR + hashlib.blake2b(encoded, digest_size=16).hexdigest()
-    try:
-        number = float(value) + 0.0  # -0.0 is 0.0
-    except OverflowError:
-        number = float("inf") if value > 0 else float("-inf")
+    number, rest = _floor_double(value)
     (bits,) = struct.unpack(">Q", struct.pack(">d", number))
     # IEEE 754 doubles sort as integers once negative ones are inverted and the sign flipped.
     bits ^= 0xFFFF_FFFF_FFFF_FFFF if bits >> 63 else 1 << 63
-    return f"{bits:016x}"
+    # Integers between two doubles sort behind the lower one, by their distance to it.
+    return f"{bits:016x}" + (f"{_SEPARATOR}{len(f'{rest:x}'):03}{rest:x}" if rest else "")
+
+
+def _floor_double(value: float) -> tuple[float, int]:
+    """Return the largest double not above ``value``, and what is missing to ``value``."""
+    if isinstance(value, float):
+        if abs(value) < EXACT_INTEGERS or math.isinf(value):
+            return value + 0.0, 0  # -0.0 is 0.0
+        # JSON writes the shortest decimal that reads back as this double: that is its value.
+        value = int(Decimal(repr(value)))
+    try:
+        number = float(value)
+    except OverflowError:
+        return (math.inf if value > 0 else -math.inf), 0
+    if math.isinf(number):
+        return number, 0
+    if int(number) > value:
+        number = math.nextafter(number, -math.inf)
+    return number, int(value) - int(number)

@@ -15,17 +15,19 @@ import tantivy
 
 from ragserve.index.analysis import analyzer_of
 from ragserve.index.layout import (
-    BODY_TOKENIZER,
     FORMAT,
     STATE_KEY,
     IndexState,
     Record,
     build_schema,
+    damage_is_an_error,
 )
 
 TITLE_BOOST = 0.5
 """A term in the title counts again by half (nDCG@10 of BM25 on cranfield: 0.353 to 0.371)."""
 RECHECK_S = 0.05
+PREFIXES_KEPT = 64
+"""Ranges over the same key come again; over many different ones they come from a guesser."""
 QUESTION_TERMS = 128
 """A question of more terms is a document; the rarest would still decide."""
 
@@ -36,15 +38,15 @@ class CollectionIndex:
     def __init__(self, directory: Path) -> None:
         self._meta = directory / "meta.json"
         self._schema = build_schema()
-        self._index = tantivy.Index.open(str(directory))
-        self._index.config_reader("manual")
-        self._searcher = self._index.searcher()
+        # Before opening: a commit in between is seen twice rather than never.
         self._stamp = self._stamp_now()
         self._checked_at = 0.0
-        self.state = self._read_state()
-        self._analyzer = analyzer_of(self.state.language)
-        self._index.register_tokenizer(BODY_TOKENIZER, self._analyzer.tokenizer)
         self._prefix_terms: dict[str, list[str]] = {}
+        with damage_is_an_error():
+            self._index = tantivy.Index.open(str(directory))
+            self._index.config_reader("manual")
+            self._searcher = self._index.searcher()
+            self.state = self._read_state()
 
     @property
     def documents(self) -> int:
@@ -58,15 +60,16 @@ class CollectionIndex:
         self._checked_at = now
         stamp = self._stamp_now()
         if stamp != self._stamp:
-            self._index.reload()
-            self._searcher = self._index.searcher()
+            with damage_is_an_error():
+                self._index.reload()
+                self._searcher = self._index.searcher()
+                self.state = self._read_state()
             self._stamp = stamp
             self._prefix_terms.clear()
-            self.state = self._read_state()
 
     def question_terms(self, text: str) -> list[str]:
         """Return the question's terms in the collection's language."""
-        return self._analyzer.terms(text)[:QUESTION_TERMS]
+        return analyzer_of(self.state.language).terms(text)[:QUESTION_TERMS]
 
     def candidates(
         self, terms: Sequence[str], limit: int, required: Sequence[Sequence[str]] = ()
@@ -94,6 +97,8 @@ class CollectionIndex:
         terms = self._prefix_terms.get(prefix)
         if terms is None:
             found = self._searcher.terms_with_prefix("metadata", prefix)
+            while len(self._prefix_terms) >= PREFIXES_KEPT:
+                del self._prefix_terms[next(iter(self._prefix_terms))]
             terms = self._prefix_terms[prefix] = sorted(term for term, _ in found)
         return terms
 
@@ -112,9 +117,10 @@ class CollectionIndex:
                     *((tantivy.Occur.Must, self._any_of(values)) for values in required),
                 ]
             )
-        hits: list[tuple[float, tantivy.DocAddress]] = self._searcher.search(
-            query, limit, count=False
-        ).hits
+        with damage_is_an_error():
+            hits: list[tuple[float, tantivy.DocAddress]] = self._searcher.search(
+                query, limit, count=False
+            ).hits
         return hits
 
     def _parts(self, term: str) -> tuple[tantivy.Query, tantivy.Query]:

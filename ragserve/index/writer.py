@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,6 +11,7 @@ from types import TracebackType
 import msgspec
 import tantivy
 
+from ragserve.config import Language
 from ragserve.index.analysis import analyzer_of
 from ragserve.index.layout import (
     BODY_TOKENIZER,
@@ -31,7 +33,21 @@ class CollectionWriter:
     ``version`` says how far it is. Use as a context manager; ``commit`` makes changes visible.
     """
 
-    def __init__(self, directory: Path, language: str) -> None:
+    def __init__(self, directory: Path, language: Language) -> None:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        # Taken before anything is thrown away: tantivy's own lock goes with the directory.
+        self._lock = directory.with_suffix(".lock").open("ab")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._open(directory, language)
+        except BlockingIOError as error:
+            self._lock.close()
+            raise ValueError(f"{directory}: another writer holds the lock") from error
+        except BaseException:
+            self._lock.close()
+            raise
+
+    def _open(self, directory: Path, language: Language) -> None:
         state = _usable_state(directory, language)
         if state is None:
             shutil.rmtree(directory, ignore_errors=True)
@@ -76,7 +92,10 @@ class CollectionWriter:
 
     def close(self) -> None:
         """Finish merges and give up the lock."""
-        self._writer.wait_merging_threads()
+        try:
+            self._writer.wait_merging_threads()
+        finally:
+            self._lock.close()
 
     def __enter__(self) -> CollectionWriter:
         return self
@@ -90,7 +109,7 @@ class CollectionWriter:
         self.close()
 
 
-def _usable_state(directory: Path, language: str) -> IndexState | None:
+def _usable_state(directory: Path, language: Language) -> IndexState | None:
     """Return the state of a sound index in that language, None if it must be begun again."""
     try:
         state = CollectionIndex(directory).state

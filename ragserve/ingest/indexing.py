@@ -53,7 +53,7 @@ class Indexing:
         """Look at every collection, for what was missed; drop indexes of deleted ones."""
         collections = await list_collections(self._database)
         known = {str(collection.id) for collection in collections}
-        for directory in (self._data_dir / "index").glob("*"):
+        for directory in (self._data_dir / "index").glob("*/"):
             if directory.name not in known:
                 self._forget(int(directory.name))
         for collection in collections:
@@ -126,7 +126,9 @@ class Indexing:
 
     def _forget(self, collection_id: int) -> None:
         self._close(collection_id)
-        shutil.rmtree(index_directory(self._data_dir, collection_id), ignore_errors=True)
+        directory = index_directory(self._data_dir, collection_id)
+        shutil.rmtree(directory, ignore_errors=True)
+        directory.with_suffix(".lock").unlink(missing_ok=True)
 
 
 def _open(directory: Path, collection: Collection, oldest: int) -> CollectionWriter:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncpg
 import msgspec
 
+from ragserve.config import Language
 from ragserve.errors import Conflict, InvalidRequest, NotFound
 from ragserve.store.pool import Database
 
@@ -22,7 +23,7 @@ class Collection(msgspec.Struct, frozen=True):
     id: int
     tenant: str
     name: str
-    language: str
+    language: Language
     embedder: str
     dimensions: int
     version: int
@@ -77,7 +78,7 @@ async def ensure_collection(
     *,
     embedder: str,
     dimensions: int,
-    language: str,
+    language: Language,
 ) -> Collection:
     """Return the collection, creating it if need be; raise ``Conflict`` on another embedder."""
     check_name(name)

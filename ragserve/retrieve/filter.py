@@ -6,8 +6,7 @@ object of ``eq``, ``in``, ``gt``, ``gte``, ``lt``, ``lte`` (a ``$`` before the n
 metadata list matches if any of its values does. Numbers compare with numbers, strings with
 strings by code point; a value of another kind, or none, does not match.
 
-PostgreSQL gets a jsonpath predicate, whose lax mode unwraps lists; the BM25 index gets sets of
-metadata terms.
+PostgreSQL gets a jsonpath predicate; the BM25 index gets sets of metadata terms.
 """
 
 from __future__ import annotations
@@ -43,7 +42,8 @@ class Filter(msgspec.Struct, frozen=True):
 
     def jsonpath(self) -> str:
         """Return the predicate for PostgreSQL's ``@@``."""
-        return " && ".join(_jsonpath(condition) for condition in self.conditions)
+        # strict: lax mode would unwrap lists within lists, too.
+        return "strict " + " && ".join(_jsonpath(condition) for condition in self.conditions)
 
     def required_terms(self, index: CollectionIndex) -> list[list[str]]:
         """Return, for each condition, the metadata terms of which a passage needs one."""
@@ -63,6 +63,8 @@ def parse_filter(source: Mapping[str, Any] | None) -> Filter | None:
 
 def _condition(name: str, value: object) -> Condition:
     where = f"filter.{name}"
+    if "\0" in name:
+        raise InvalidRequest(f"{where}: NUL characters cannot be stored", param=where)
     if isinstance(value, list):
         return Condition(name, _values(value, where))
     if not isinstance(value, dict):
@@ -95,13 +97,20 @@ def _values(values: list[object], where: str) -> tuple[Scalar, ...]:
 def _scalar(value: object, where: str) -> Scalar:
     if not isinstance(value, bool | int | float | str):
         raise InvalidRequest(f"{where}: a string, number or boolean, not {value!r}", param=where)
+    _refuse_nul(value, where)
     return value
 
 
 def _bound(value: object, where: str) -> int | float | str:
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise InvalidRequest(f"{where}: a number or string, not {value!r}", param=where)
+    _refuse_nul(value, where)
     return value
+
+
+def _refuse_nul(value: object, where: str) -> None:
+    if isinstance(value, str) and "\0" in value:
+        raise InvalidRequest(f"{where}: NUL characters cannot be stored", param=where)
 
 
 def _jsonpath(condition: Condition) -> str:
@@ -111,7 +120,8 @@ def _jsonpath(condition: Condition) -> str:
         parts.append(" || ".join(f"@ == {_json(value)}" for value in condition.values))
     parts += [f"@ {_COMPARISONS[name]} {_json(value)}" for name, value in condition.bounds]
     # One item of a list has to satisfy everything, hence one filter expression and not several.
-    return f"exists($.{key}[*] ? ({' && '.join(f'({part})' for part in parts)}))"
+    test = " && ".join(f"({part})" for part in parts)
+    return f"(exists($.{key} ? ({test})) || exists($.{key}[*] ? ({test})))"
 
 
 def _json(value: object) -> str:

@@ -47,7 +47,7 @@ WITH nearest AS MATERIALIZED ({_NEAREST}), lexical AS MATERIALIZED (
     FROM nearest LEFT JOIN lexical l USING (id)
     UNION ALL
     SELECT c.id, c.document_key, -(c.embedding::halfvec({{n}}) <#> $1::halfvec({{n}})), l.score
-    FROM lexical l JOIN {{table}} c USING (id)
+    FROM lexical l JOIN {{table}} c USING (id) {{join}}
     WHERE l.id NOT IN (SELECT id FROM nearest)
 ), best AS (
     SELECT * FROM candidate

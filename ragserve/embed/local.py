@@ -93,6 +93,10 @@ class LocalEmbedder:
             texts = [text for waiting in batch for text in waiting.texts]
             try:
                 vectors = await loop.run_in_executor(self._thread, self._model.encode, texts)
+            except asyncio.CancelledError:  # closed: nobody will finish these
+                for waiting in batch:
+                    waiting.done.cancel()
+                raise
             except Exception as error:  # noqa: BLE001 - handed to those who asked
                 for waiting in batch:
                     if not waiting.done.done():

@@ -87,7 +87,7 @@ class LanguageModel:
     def _read(self, reply: bytes, passages: Sequence[SearchResult]) -> Answer:
         try:
             decoded = msgspec.json.decode(reply, type=_Reply)
-        except msgspec.MsgspecError as error:
+        except ValueError as error:  # not JSON, not this shape, not UTF-8
             raise UpstreamFailed(f"language model: unusable answer: {error}") from error
         text = decoded.choices[0].message.content if decoded.choices else None
         if not text or not text.strip():

@@ -94,6 +94,7 @@ class _Slot:
         if self._executor is None:
             self._executor = ProcessPoolExecutor(
                 1,
+                # Not forkserver: it survives a kill -9 of this process, with our descriptors.
                 mp_context=multiprocessing.get_context("spawn"),
                 initializer=start_process,
                 initargs=(self._chunking, self._config.memory_bytes),

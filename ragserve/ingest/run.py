@@ -43,7 +43,7 @@ async def run_ingest_process(config: Config, data_dir: Path, dsn: str) -> None:
         loop.add_signal_handler(number, stop.set)
     be_polite()
     async with ingesting(config, data_dir, dsn) as jobs:
-        log.info("ingest_ready")
+        log.info("ingest_ready", pid=os.getpid())
         await stop.wait()
         log.info("ingest_drains")
         jobs.stop()

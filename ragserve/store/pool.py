@@ -72,7 +72,6 @@ class Database:
                 timeout=self._config.connect_timeout_s,
                 server_settings={"application_name": "ragserve"},
             )
-            await register_vector(connection)
         except (OSError, TimeoutError, asyncpg.PostgresError, ValueError) as error:
             raise Unavailable(f"database: cannot connect: {error}") from error
         return connection

@@ -42,7 +42,7 @@ async def run_worker(config: Config, data_dir: Path, dsn: str, *, workers: int =
         await site.start()
         app[SERVICES].phase = "ready"
         host, port = listener.getsockname()[:2]
-        log.info("worker_ready", address=f"http://{_bracketed(host)}:{port}")
+        log.info("worker_ready", address=f"http://{_bracketed(host)}:{port}", pid=os.getpid())
         await stop.wait()
         app[SERVICES].phase = "draining"
         log.info("worker_drains")

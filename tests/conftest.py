@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import asyncpg
@@ -27,13 +28,31 @@ _numbers = itertools.count(1)
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The DSN of a running PostgreSQL without a database name."""
-    server = EmbeddedPostgres(tmp_path_factory.mktemp("pg"))
-    try:
-        yield server.acquire()
-    finally:
-        server.release()
+def postgres() -> Iterator[str]:
+    """The DSN of a running PostgreSQL."""
+    with own_directory() as directory:
+        server = EmbeddedPostgres(directory)
+        try:
+            yield server.acquire()
+        finally:
+            server.release()
+
+
+@contextmanager
+def own_directory() -> Iterator[Path]:
+    """A short path that a server running as another user may enter.
+
+    pytest makes its own directories private again whenever a session starts.
+    """
+    with TemporaryDirectory(prefix="ragserve-", ignore_cleanup_errors=True) as directory:
+        yield Path(directory)
+
+
+@pytest.fixture
+def data_dir() -> Iterator[Path]:
+    """A data directory for an embedded PostgreSQL of the test's own."""
+    with own_directory() as directory:
+        yield directory / "data"
 
 
 def named(dsn: str, database: str) -> str:

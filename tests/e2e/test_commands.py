@@ -1,0 +1,107 @@
+"""The command line, as a person uses it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from ragserve import __version__
+from tests.conftest import DOCUMENTS
+from tests.e2e.conftest import environment, ragserve, running
+
+
+def test_a_folder_answers_questions(data_dir: Path, tmp_path: Path) -> None:
+    """A folder is ingested, broken files are named, a question is answered with its source."""
+    folder = tmp_path / "documents"
+    shutil.copytree(DOCUMENTS, folder)
+    done = ragserve(data_dir, "ingest", str(folder))
+    assert done.returncode == 0, done.stderr
+    good = sum(1 for file in (folder / "handbook").iterdir())
+    broken = sorted(file.name for file in (folder / "broken").iterdir())
+    assert done.stdout.startswith(f"{good} documents ingested, 0 unchanged, {len(broken)} failed")
+    for name in broken:
+        assert str(folder / "broken" / name) in done.stderr
+    again = ragserve(data_dir, "ingest", str(folder / "handbook"))
+    assert again.stdout.startswith(f"0 documents ingested, {good} unchanged, 0 failed")
+    asked = ragserve(data_dir, "query", "annual leave days", "--json")
+    answer = json.loads(asked.stdout)
+    assert "leave.md" in {
+        citation["document_id"].rpartition("/")[2] for citation in answer["citations"]
+    }
+    shown = ragserve(data_dir, "query", "annual leave days")
+    assert "[1] " in shown.stdout
+
+
+async def test_a_running_server_takes_files_and_questions(data_dir: Path) -> None:
+    """With --url the same commands go to a server."""
+    async with running(data_dir) as server:
+        command = [sys.executable, "-m", "ragserve"]
+        env = environment(data_dir / "unused")
+        ingest = [*command, "ingest", str(DOCUMENTS / "handbook"), "--url", server.url]
+        done = subprocess.run(ingest, env=env, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        query = [*command, "query", "annual leave days", "--url", server.url]
+        asked = subprocess.run(query, env=env, capture_output=True, text=True, check=False)
+        assert "leave.md" in asked.stdout
+        query = [*command, "query", "x", "-c", "none", "--url", server.url]
+        asked = subprocess.run(query, env=env, capture_output=True, text=True, check=False)
+        assert (asked.returncode, asked.stderr) == (
+            1,
+            "ragserve: collection 'none' does not exist\n",
+        )
+
+
+def test_an_interrupted_ingest_goes_on(data_dir: Path, tmp_path: Path) -> None:
+    """After Ctrl-C the same command takes in the rest, every document once."""
+    folder = tmp_path / "many"
+    folder.mkdir()
+    for number in range(600):
+        (folder / f"{number}.txt").write_text(f"file number {number} about zebras", "utf-8")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ragserve", "ingest", str(folder)],
+        env=environment(data_dir, RAGSERVE_INGEST__DOCUMENTS="2"),
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    for line in process.stderr:  # the first document is in
+        if "index_rebuilt" in line or "vector_index" in line:
+            break
+    process.send_signal(signal.SIGINT)
+    _, rest = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "the same command goes on from there" in rest
+    done = ragserve(data_dir, "ingest", str(folder))
+    assert done.returncode == 0, done.stderr
+    words = done.stdout.split()
+    assert int(words[0]) + int(words[3]) == 600
+    assert ", 0 failed" in done.stdout
+
+
+def test_check_reaches_everything(data_dir: Path) -> None:
+    """check says how each dependency is, and fails if one does."""
+    done = ragserve(data_dir, "check")
+    assert done.returncode == 0, done.stderr
+    lines = dict(line.split(": ", 1) for line in done.stdout.splitlines())
+    assert lines["configuration"] == "ok"
+    assert lines["database"].startswith("ok, embedded PostgreSQL 18")
+    assert lines["embedder"] == "ok, hashing-384, 384 dimensions"
+    dead = ragserve(data_dir, "check", DATABASE_URL="postgresql://127.0.0.1:1/none")
+    assert dead.returncode == 1
+    assert "database: FAILED: cannot connect" in dead.stderr
+
+
+def test_migrate_says_what_it_did(data_dir: Path) -> None:
+    """migrate applies each migration once."""
+    assert ragserve(data_dir, "migrate").stdout == "applied 0001 initial\n"
+    assert ragserve(data_dir, "migrate").stdout == "the database is up to date\n"
+
+
+def test_version(data_dir: Path) -> None:
+    """version prints the version."""
+    assert ragserve(data_dir, "version").stdout == f"{__version__}\n"

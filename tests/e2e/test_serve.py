@@ -1,0 +1,82 @@
+"""The whole server as a process: starts with nothing, loses nothing, stops cleanly."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+from tests.e2e.conftest import ragserve, running
+
+
+async def test_a_server_starts_from_nothing_and_keeps_its_documents(data_dir: Path) -> None:
+    """One command serves; a document survives a restart; SIGTERM ends everything with code 0."""
+    async with running(data_dir) as server:
+        body = {"id": "a", "text": "Lunch is served at noon in the red hall."}
+        assert (await server.call("POST", "/v1/documents?wait=30", body))[0] == 200
+        assert await server.stop() == 0
+    assert not (data_dir / "postgres" / "postmaster.pid").exists()
+    async with running(data_dir) as server:
+        _, answer = await server.call("POST", "/v1/query", {"query": "When is lunch served?"})
+        assert answer["citations"][0]["document_id"] == "a"
+
+
+async def test_kill_9_of_the_ingest_process_loses_nothing(data_dir: Path) -> None:
+    """Killed in the middle of 1,000 documents, it is restarted and every document is in once."""
+    documents = [{"id": f"d{n}", "text": f"document number {n} about zebras"} for n in range(1000)]
+    async with running(data_dir, RAGSERVE_INGEST__DOCUMENTS="4") as server:
+        body = {"documents": documents}
+        assert (await server.call("POST", "/v1/documents", body))[0] == 202
+        killed_at = 0
+        while killed_at == 0:
+            _, state = await server.call("GET", "/v1/collections/default")
+            killed_at = state["documents"]
+        pid = (await server.event("ingest_ready"))["pid"]
+        os.kill(pid, signal.SIGKILL)
+        assert 0 < killed_at < 1000
+        died = await server.event("child_died")
+        assert (died["child"], died["code"]) == ("ingester", -signal.SIGKILL)
+        again = {"id": "last", "text": "uploaded after the crash"}
+        _, answer = await server.call("POST", "/v1/documents?wait=60", again)
+        assert answer["documents"][0]["state"] == "ready"
+        state = {"pending": 1}
+        while state["pending"]:
+            _, state = await server.call("GET", "/v1/collections/default")
+        assert (state["documents"], state["chunks"], state["failed"]) == (1001, 1001, 0)
+        ids: set[str] = set()
+        for n in range(0, 1000, 50):
+            body = {"query": f"number {n}", "mode": "lexical", "top_k": 1}
+            _, found = await server.call("POST", "/v1/search", body)
+            ids |= {result["document_id"] for result in found["results"]}
+        assert ids == {f"d{n}" for n in range(0, 1000, 50)}
+
+
+async def test_a_deleted_index_is_rebuilt(data_dir: Path) -> None:
+    """The BM25 index is derived: damaged or gone, it comes back by itself."""
+    async with running(data_dir) as server:
+        body = {"id": "a", "text": "Lunch is served at noon."}
+        await server.call("POST", "/v1/documents?wait=30", body)
+    (meta,) = (data_dir / "index").glob("*/meta.json")
+    meta.write_text("damaged")
+    async with running(data_dir) as server:
+        body = {"id": "b", "text": "Dinner is served at seven."}
+        await server.call("POST", "/v1/documents?wait=30", body)
+        _, found = await server.call("POST", "/v1/search", {"query": "served", "mode": "lexical"})
+        assert {result["document_id"] for result in found["results"]} == {"a", "b"}
+
+
+def test_wrong_configuration_ends_with_its_own_code(data_dir: Path) -> None:
+    """A misspelt setting stops every command with code 78 and the name that was meant."""
+    done = ragserve(data_dir, "check", RAGSERVE_LLM__BASE_URI="http://127.0.0.1")
+    assert done.returncode == 78
+    assert done.stderr == (
+        "ragserve: unknown setting llm.base_uri (RAGSERVE_LLM__BASE_URI); "
+        "did you mean llm.base_url?\n"
+    )
+
+
+def test_a_port_in_use_is_named(data_dir: Path) -> None:
+    """A host that is not this machine's ends at once and says which address."""
+    done = ragserve(data_dir, "serve", "--host", "192.0.2.1", "--port", "8099")
+    assert done.returncode == 78
+    assert "cannot listen on 192.0.2.1 port 8099" in done.stderr

@@ -57,6 +57,7 @@ class JobLoop:
         self._wake = asyncio.Event()
         self._stopping = asyncio.Event()
         self._under_way: set[asyncio.Task[None]] = set()
+        self._lost_track = False
         self._rng = random.Random()  # noqa: S311 - jitter
 
     @property
@@ -91,8 +92,10 @@ class JobLoop:
             await self._runner.close()
 
     async def _step(self, on_idle: Callable[[], Awaitable[None]] | None) -> None:
-        if not self._runner.alive:
+        if not self._runner.alive or self._lost_track:
+            # A new number: what the old one still holds returns to the queue.
             await self._runner.register()
+            self._lost_track = False
         self._wake.clear()
         room = self._config.documents - len(self._under_way)
         jobs = await self._runner.claim(room) if room > 0 else []
@@ -131,33 +134,39 @@ class JobLoop:
         self._under_way.discard(task)
         self._wake.set()
         if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("ingest_task_failed", exc_info=error)
+            self._lost_track = True
+            if isinstance(error, Unavailable):
+                log.warning("ingest_waits", error=error.message)
+            else:
+                log.error("ingest_task_failed", exc_info=error)
 
     async def _run_batch(self, jobs: list[Job]) -> None:
         sources = [Source(job.name, job.content, job.content_type, job.title) for job in jobs]
         with INGEST_STAGE_SECONDS.labels("read").time():
             outcomes = await self._readers.read(sources)
+        collections: dict[int, Collection | None] = {}
+        for number in {job.collection_id for job in jobs}:
+            collections[number] = await find_collection_by_id(self._database, number)
         async with asyncio.TaskGroup() as group:
             for job, outcome in zip(jobs, outcomes, strict=True):
-                group.create_task(self._run_job(job, outcome))
+                collection = collections[job.collection_id]
+                if collection is not None:  # else deleted meanwhile, its jobs with it
+                    group.create_task(self._run_job(job, collection, outcome))
 
-    async def _run_job(self, job: Job, outcome: Prepared | Refused) -> None:
+    async def _run_job(self, job: Job, collection: Collection, outcome: Prepared | Refused) -> None:
         """Bring one job to its end; only the loss of the database leaves it to another runner."""
         try:
             if isinstance(outcome, Refused):
-                await self._refuse(job, outcome.reason)
+                await self._fail(job, outcome.reason, final=True)
             else:
-                await self._store(job, outcome)
+                await self._store(job, collection, outcome)
         except RagserveError as error:
             await self._fail(job, error.message, final=error.status < 500)
         except (asyncpg.PostgresError, OSError, RuntimeError, ValueError) as error:
             log.exception("ingest_failed", document=job.document_id, job=job.id)
             await self._fail(job, f"{type(error).__name__}: {error}", final=False)
 
-    async def _store(self, job: Job, prepared: Prepared) -> None:
-        collection = await find_collection_by_id(self._database, job.collection_id)
-        if collection is None:
-            return  # deleted meanwhile, its jobs with it
+    async def _store(self, job: Job, collection: Collection, prepared: Prepared) -> None:
         check_embedder(collection, self._embedder.name, self._embedder.dimensions)
         texts = [
             searchable_text(prepared.title, chunk.heading, chunk.text) for chunk in prepared.chunks
@@ -176,20 +185,14 @@ class JobLoop:
             )
         INGEST_DOCUMENTS.labels("superseded" if version is None else "stored").inc()
         INGEST_CHUNKS.inc(0 if version is None else len(prepared.chunks))
-        self._log(job, collection, version, len(prepared.chunks))
-
-    def _log(self, job: Job, collection: Collection, version: int | None, chunks: int) -> None:
         log.debug(
-            "document_stored" if version is not None else "document_superseded",
+            "document_superseded" if version is None else "document_stored",
             document=job.document_id,
             collection=collection.name,
             job=job.id,
-            chunks=chunks,
+            chunks=len(prepared.chunks),
             version=version,
         )
-
-    async def _refuse(self, job: Job, reason: str) -> None:
-        await self._fail(job, reason, final=True)
 
     async def _fail(self, job: Job, error: str, *, final: bool) -> None:
         if final or job.attempts >= self._config.attempts:
@@ -206,7 +209,7 @@ class JobLoop:
         try:
             await write
         except Unavailable as error:
-            # The job stays marked with our runner; reclaim returns it once that runner is gone.
+            self._lost_track = True
             log.warning("job_state_not_recorded", error=error.message)
 
 

@@ -1,6 +1,6 @@
 """Readers: bytes of a file in, its text in sections out.
 
-one module a family of formats; ``reading`` decides by content first and by name second, so that a
+One module a family of formats; ``reading`` decides by content first and by name second, so that a
 mislabelled file is caught. Readers are synchronous, run in a child process with a deadline and a
 memory limit, and know nothing of the store.
 """

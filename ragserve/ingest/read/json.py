@@ -18,7 +18,7 @@ TITLES = ("title", "name", "question", "heading", "id", "_id")
 def read(data: bytes, name: str) -> ReadDocument:
     """Read one JSON value, or one a line."""
     text = decode(data, name)
-    lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+    lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     try:
         whole = msgspec.json.decode(text)
     except msgspec.DecodeError as error:
@@ -54,11 +54,11 @@ def _record(line: str, number: int, name: str) -> Section:
 def _section(value: object, name: str) -> Section:
     heading = None
     if isinstance(value, dict):
-        heading = next(
-            (str(value[key]) for key in TITLES if isinstance(value.get(key), str | int)), None
-        )
+        names = (value.get(key) for key in TITLES)
+        texts = (str(found) for found in names if isinstance(found, str | int))
+        heading = next((text for text in texts if text.strip()), None)
     text = clean("\n".join(_lines(value, "", 0, name)))
-    return Section(text, heading=clean(heading)[:200] if heading else None)
+    return Section(text, heading=" ".join(clean(heading or "").split())[:200] or None)
 
 
 def _lines(value: object, path: str, depth: int, name: str) -> Iterator[str]:

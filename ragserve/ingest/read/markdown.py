@@ -6,6 +6,7 @@ import re
 from itertools import pairwise
 
 from markdown_it import MarkdownIt
+from markdown_it.token import Token
 
 from ragserve.ingest.read.document import ReadDocument, Section
 from ragserve.ingest.read.text import clean, decode, heading_path
@@ -34,7 +35,7 @@ def read(data: bytes, name: str) -> ReadDocument:
         first, after = token.map
         _add(sections, lines[start:first], path)
         level = int(token.tag[1])
-        heading = _plain(inline.content)
+        heading = _plain(inline)
         path = heading_path(headings, level, heading)
         title = title or (heading if level == 1 else None)
         start = after
@@ -48,6 +49,7 @@ def _add(sections: list[Section], lines: list[str], path: str | None) -> None:
         sections.append(Section(text, heading=path))
 
 
-def _plain(markup: str) -> str:
+def _plain(inline: Token) -> str:
     """Return a heading's text without emphasis, code marks and link targets."""
-    return re.sub(r"[*_`]+|!?\[([^\]]*)\]\([^)]*\)", r"\1", markup).strip()
+    parts = [" " if part.type.endswith("break") else part.content for part in inline.children or []]
+    return " ".join("".join(parts).split())

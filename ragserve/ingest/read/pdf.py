@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import closing
 
 import pypdfium2
 
@@ -11,8 +12,10 @@ from ragserve.ingest.read.document import ReadDocument, Section
 from ragserve.ingest.read.text import clean
 
 FPDF_ERR_PASSWORD = 4  # fpdfview.h
-# A lower-case word cut at the end of a line. pdfium writes U+FFFE for a hyphen it knows is soft.
-_CUT_WORD = re.compile(r"([a-zß-ÿ]{2,})(?:-|\ufffe)\n([a-zß-ÿ]{2,})")
+# A lower-case word cut at the end of a line. pdfium writes U+FFFE or, before 2025, U+0002 for a
+# hyphen there and takes away the line end; "Anglo-Saxon" keeps the hyphen.
+_CUT_WORD = re.compile(r"([a-zß-ÿ]{2,})(?:-\n|[\ufffe\x02]\n?)([a-zß-ÿ]{2,})")
+_CUT_COMPOUND = re.compile(r"[\ufffe\x02]")
 # What word processors put where nobody has set a title.
 _NO_TITLE = re.compile(r"untitled|microsoft word - |unbenannt|\.(docx?|pptx?|indd|dvi|tex)$", re.I)
 
@@ -35,23 +38,16 @@ def read(data: bytes, name: str) -> ReadDocument:
         pages = len(document)
     if not sections:
         raise UnreadableDocument(
-            f"{name}: {pages} pages without a text layer; run text recognition (OCR) first"
+            f"{name}: no text layer (pages: {pages}); run text recognition (OCR) first"
         )
     return ReadDocument(tuple(sections), title if title and not _NO_TITLE.search(title) else None)
 
 
 def _page_text(document: pypdfium2.PdfDocument, number: int, name: str) -> str:
     try:
-        page = document[number]
+        with closing(document[number]) as page, closing(page.get_textpage()) as layer:
+            text: str = layer.get_text_bounded()
     except pypdfium2.PdfiumError as error:
         raise UnreadableDocument(f"{name}: page {number + 1} is damaged: {error}") from error
-    try:
-        layer = page.get_textpage()
-        try:
-            text: str = layer.get_text_bounded()
-        finally:
-            layer.close()
-    finally:
-        page.close()
-    text = _CUT_WORD.sub(r"\1\2", text.replace("\r\n", "\n").replace("\ufffe", "-\ufffe"))
-    return clean(text.replace("\ufffe", "")).strip()
+    text = _CUT_WORD.sub(r"\1\2", text.replace("\r\n", "\n"))
+    return clean(_CUT_COMPOUND.sub("-", text)).strip()

@@ -49,17 +49,18 @@ PARTS = {"word/": "word", "ppt/": "slides", "xl/": "sheets"}
 MAGIC = {
     b"\x89PNG": "a PNG image",
     b"\xff\xd8\xff": "a JPEG image",
-    b"GIF8": "a GIF image",
+    b"GIF87a": "a GIF image",
+    b"GIF89a": "a GIF image",
     b"\x7fELF": "a program",
     b"\x1f\x8b": "a gzip archive",
-    b"BZh": "a bzip2 archive",
+    b"BZh91AY&SY": "a bzip2 archive",
     b"\xfd7zXZ": "an xz archive",
-    b"Rar!": "a RAR archive",
+    b"Rar!\x1a": "a RAR archive",
     b"7z\xbc\xaf": "a 7z archive",
-    b"SQLite format 3": "an SQLite database",
-    b"ID3": "an MP3 recording",
-    b"OggS": "an Ogg recording",
-    b"RIFF": "a RIFF recording or image",
+    b"SQLite format 3\0": "an SQLite database",
+    b"ID3\x03": "an MP3 recording",
+    b"ID3\x04": "an MP3 recording",
+    b"OggS\0": "an Ogg recording",
 }
 OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 UNPACKED_BYTES = 512 * 1024**2
@@ -75,9 +76,10 @@ def read_document(data: bytes, name: str, content_type: str | None = None) -> Re
         raise UnreadableDocument(f"{name}: the file is empty")
     kind = _kind(data, name, content_type)
     if kind == "text":
-        return ReadDocument((Section(clean(decode(data, name))),))
-    read: Reader = import_module(f"ragserve.ingest.read.{kind}").read
-    document = read(data, name)
+        document = ReadDocument((Section(clean(decode(data, name))),))
+    else:
+        read: Reader = import_module(f"ragserve.ingest.read.{kind}").read
+        document = read(data, name)
     if not any(section.text.strip() for section in document.sections):
         raise UnreadableDocument(f"{name}: no text in it")
     return document
@@ -87,7 +89,8 @@ def _kind(data: bytes, name: str, content_type: str | None) -> str:
     """Return the name of the reader's module."""
     suffix = _suffix(name)
     named = BY_SUFFIX.get(suffix)
-    if b"%PDF-" in data[:1024]:
+    # The header may follow other bytes (ISO 32000-1, note 13), but a text may just mention it.
+    if data.startswith(b"%PDF-") or (named in ("pdf", None) and b"%PDF-" in data[:1024]):
         return "pdf"
     if data.startswith(b"PK\x03\x04"):
         return _packaged(data, name, named)
@@ -116,7 +119,8 @@ def _kind(data: bytes, name: str, content_type: str | None) -> str:
 def _suffix(name: str) -> str:
     last = name.replace("\\", "/").rpartition("/")[2]
     stem, dot, suffix = last.rpartition(".")
-    return f".{suffix.lower()}" if dot and stem and len(suffix) <= 8 and suffix.isalnum() else ""
+    known = dot and stem and len(suffix) <= 8 and suffix.isalnum() and not suffix.isdigit()
+    return f".{suffix.lower()}" if known else ""
 
 
 def _looks_like_html(data: bytes) -> bool:
@@ -128,7 +132,7 @@ def _packaged(data: bytes, name: str, named: str | None) -> str:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as package:
             entries = package.infolist()
-    except (zipfile.BadZipFile, ValueError, EOFError, OSError) as error:
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, EOFError, OSError) as error:
         raise UnreadableDocument(f"{name}: the file is damaged: {error}") from error
     unpacked = sum(entry.file_size for entry in entries)
     if unpacked > UNPACKED_BYTES:

@@ -12,14 +12,18 @@ MAX_CELLS = 2_000_000
 """More is data for a database, not a document."""
 
 
+def check_cells(cells: int, name: str) -> None:
+    """Refuse a table of more cells than the limit."""
+    if cells > MAX_CELLS:
+        raise UnreadableDocument(f"{name}: {cells} cells, the limit is {MAX_CELLS}")
+
+
 def row_lines(rows: Sequence[Sequence[object]], name: str) -> Iterator[str]:
     """Yield ``Header: value; Header: value`` lines; the first row that is not empty is the header.
 
     A table of a single row is yielded as it is.
     """
-    cells = sum(map(len, rows))
-    if cells > MAX_CELLS:
-        raise UnreadableDocument(f"{name}: {cells} cells, the limit is {MAX_CELLS}")
+    check_cells(sum(map(len, rows)), name)
     texts = [[cell_text(cell) for cell in row] for row in rows]
     texts = [row for row in texts if any(row)]
     if not texts:

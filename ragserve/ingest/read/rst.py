@@ -10,7 +10,10 @@ from ragserve.errors import UnreadableDocument
 from ragserve.ingest.read.document import ReadDocument, Section
 from ragserve.ingest.read.text import clean, decode, heading_path
 
+LINE_CHARACTERS = 20_000
+"""Docutils gives up on a document with a longer line, and on substitutions that grow longer."""
 SETTINGS = {
+    "line_length_limit": LINE_CHARACTERS,
     "file_insertion_enabled": False,
     "raw_enabled": False,
     "report_level": 5,
@@ -25,14 +28,26 @@ SETTINGS = {
 def read(data: bytes, name: str) -> ReadDocument:
     """Cut at section titles; the title is that of the first section."""
     text = clean(decode(data, name))
+    longest = max(map(len, text.split("\n")))
+    if longest > LINE_CHARACTERS:
+        raise UnreadableDocument(
+            f"{name}: a line of {longest} characters, the limit is {LINE_CHARACTERS}"
+        )
     try:
         tree = publish_doctree(text, settings_overrides=SETTINGS)
     except (SystemMessage, RecursionError, ValueError, AttributeError, TypeError) as error:
         raise UnreadableDocument(f"{name}: unreadable reStructuredText: {error}") from error
+    for node in list(tree.findall(_is_hidden)):
+        node.parent.remove(node)
     sections: list[Section] = []
     _collect(tree, 0, {}, None, sections)
     title = next((node.astext() for node in tree.findall(nodes.title)), None)
     return ReadDocument(tuple(sections), title)
+
+
+def _is_hidden(node: nodes.Node) -> bool:
+    hidden = nodes.comment | nodes.system_message | nodes.substitution_definition
+    return isinstance(node, hidden)
 
 
 def _collect(
@@ -49,7 +64,7 @@ def _collect(
             path = heading_path(headings, level, child.astext())
         elif isinstance(child, nodes.section):
             inner.append(child)
-        elif not isinstance(child, nodes.comment | nodes.system_message):
+        else:
             texts.append(_text(child))
     text = clean("\n\n".join(texts)).strip()
     if text:

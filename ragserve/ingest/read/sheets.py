@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
 import python_calamine
 
 from ragserve.errors import UnreadableDocument
 from ragserve.ingest.read.document import ReadDocument, Section
-from ragserve.ingest.read.rows import row_lines
+from ragserve.ingest.read.rows import check_cells, row_lines
 
 
 def read(data: bytes, name: str) -> ReadDocument:
     """Return sheets as pages, their names as headings."""
     try:
         book = python_calamine.CalamineWorkbook.from_filelike(io.BytesIO(data))
-        sheets = [
-            (sheet, book.get_sheet_by_name(sheet).to_python(skip_empty_area=True))
-            for sheet in book.sheet_names
-        ]
+        sheets = [(sheet, _rows(book.get_sheet_by_name(sheet), name)) for sheet in book.sheet_names]
     except python_calamine.PasswordError as error:
         raise UnreadableDocument(f"{name}: the spreadsheet is encrypted") from error
     except (python_calamine.CalamineError, OSError, ValueError) as error:
@@ -29,3 +27,10 @@ def read(data: bytes, name: str) -> ReadDocument:
         if text:
             sections.append(Section(text, page=number, heading=sheet))
     return ReadDocument(tuple(sections))
+
+
+def _rows(sheet: Any, name: str) -> list[list[object]]:
+    # Two cells in opposite corners make a sheet of all cells between them.
+    check_cells(sheet.height * sheet.width, name)
+    rows: list[list[object]] = sheet.to_python(skip_empty_area=True)
+    return rows

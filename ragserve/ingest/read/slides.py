@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import io
-import zipfile
 from collections.abc import Iterator
 from typing import Any
 
-from lxml import etree
 from pptx import Presentation
-from pptx.exc import PackageNotFoundError, PythonPptxError
+from pptx.exc import PythonPptxError
 
 from ragserve.errors import UnreadableDocument
 from ragserve.ingest.read.document import ReadDocument, Section
+from ragserve.ingest.read.package import PACKAGE_ERRORS
 from ragserve.ingest.read.text import clean
 
 
@@ -24,16 +23,7 @@ def read(data: bytes, name: str) -> ReadDocument:
             _section(slide, number) for number, slide in enumerate(presentation.slides, start=1)
         ]
         title = presentation.core_properties.title
-    except (
-        PackageNotFoundError,
-        PythonPptxError,
-        zipfile.BadZipFile,
-        etree.XMLSyntaxError,
-        KeyError,
-        ValueError,
-        AttributeError,
-        IndexError,
-    ) as error:
+    except (PythonPptxError, *PACKAGE_ERRORS) as error:
         raise UnreadableDocument(f"{name}: the presentation is damaged: {error}") from error
     title = " ".join(clean(title or "").split())
     named = title if title and title.lower() != "powerpoint presentation" else None

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import io
 import re
-import zipfile
 
 import docx
 from docx.document import Document
 from docx.opc.exceptions import PackageNotFoundError
 from docx.table import Table
 from docx.text.paragraph import Paragraph
-from lxml import etree
 
 from ragserve.errors import UnreadableDocument
 from ragserve.ingest.read.document import ReadDocument, Section
+from ragserve.ingest.read.package import PACKAGE_ERRORS
 from ragserve.ingest.read.text import clean, heading_path
 
 _HEADING = re.compile(r"(?:heading|überschrift|titre|título|titolo) (\d)", re.I)
@@ -27,17 +26,9 @@ def read(data: bytes, name: str) -> ReadDocument:
         document = docx.Document(io.BytesIO(data))
         sections = _sections(document)
         title = document.core_properties.title
-    except (
-        PackageNotFoundError,
-        zipfile.BadZipFile,
-        etree.XMLSyntaxError,
-        KeyError,
-        ValueError,
-        AttributeError,
-        IndexError,
-    ) as error:
+    except (PackageNotFoundError, *PACKAGE_ERRORS) as error:
         raise UnreadableDocument(f"{name}: the Word document is damaged: {error}") from error
-    return ReadDocument(tuple(sections), " ".join(title.split()) or None if title else None)
+    return ReadDocument(tuple(sections), " ".join(clean(title or "").split()) or None)
 
 
 def _sections(document: Document) -> list[Section]:

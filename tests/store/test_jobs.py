@@ -114,9 +114,7 @@ async def test_a_failed_job_is_visible_with_its_error(
     await runner.close()
 
 
-async def test_a_retried_job_waits_for_its_time(
-    database: Database, collection: Collection
-) -> None:
+async def test_a_retried_job_waits_for_its_time(database: Database, collection: Collection) -> None:
     """A job put back is not claimed before it is due, and the queue knows when that is."""
     runner = Runner(database)
     await runner.register()

@@ -25,7 +25,7 @@ BATCH = 200
 PASSAGES = 50
 """Passages per search: ten documents with up to five passages each."""
 PARALLEL = 8
-POLL_S = 0.5
+POLL_S = 0.1
 TIMEOUT_S = 1800.0
 
 

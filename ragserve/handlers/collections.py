@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from aiohttp import web
 
 from ragserve.config import Language
@@ -74,7 +76,8 @@ async def delete(request: web.Request) -> web.Response:
 
 
 async def _describe(services: Services, collection: Collection) -> CollectionResponse:
-    counts = await count_collection(services.database, collection)
+    indexed = services.indexes.version(collection, time.monotonic())
+    counts = await count_collection(services.database, collection, indexed)
     return CollectionResponse(
         name=collection.name,
         documents=counts.documents,

@@ -35,6 +35,11 @@ class Readers:
         for slot in self._slots:
             self._idle.put_nowait(slot)
 
+    async def warm(self) -> None:
+        """Start the processes, so that the first document does not wait for one."""
+        for _ in self._slots:
+            await self.read([])
+
     async def read(self, sources: list[Source]) -> list[Prepared | Refused]:
         """Read and cut documents; return one outcome each, in order."""
         async with self._slot() as slot:
@@ -78,7 +83,7 @@ class _Slot:
         try:
             executor = await self._started()
             loop = asyncio.get_running_loop()
-            async with asyncio.timeout(timeout_s * len(sources)):
+            async with asyncio.timeout(timeout_s * max(1, len(sources))):
                 return await loop.run_in_executor(executor, prepare, sources)
         except TimeoutError:
             self.kill()

@@ -112,15 +112,24 @@ async def get_collection(database: Database, tenant: str, name: str) -> Collecti
     return collection
 
 
-async def count_collection(database: Database, collection: Collection) -> CollectionCounts:
-    """Count what a collection holds, now."""
+async def count_collection(
+    database: Database, collection: Collection, indexed: int | None = None
+) -> CollectionCounts:
+    """Count what a collection holds, now.
+
+    Documents that are stored but newer than version ``indexed`` still count as pending.
+    """
     row = await database.fetchrow(
-        "SELECT (SELECT count(*) FROM documents WHERE collection_id = $1) AS documents,"
-        " (SELECT coalesce(sum(chunks), 0) FROM documents WHERE collection_id = $1) AS chunks,"
-        " (SELECT count(*) FROM jobs WHERE collection_id = $1"
-        "   AND state IN ('queued', 'running')) AS pending,"
-        " (SELECT count(*) FROM jobs WHERE collection_id = $1 AND state = 'failed') AS failed",
+        "WITH stored AS (SELECT count(*) FILTER (WHERE version <= $2) AS documents,"
+        "  coalesce(sum(chunks) FILTER (WHERE version <= $2), 0) AS chunks,"
+        "  count(*) FILTER (WHERE version > $2) AS unindexed"
+        "  FROM documents WHERE collection_id = $1)"
+        " SELECT documents, chunks, unindexed + (SELECT count(*) FROM jobs"
+        "   WHERE collection_id = $1 AND state IN ('queued', 'running')) AS pending,"
+        " (SELECT count(*) FROM jobs WHERE collection_id = $1 AND state = 'failed') AS failed"
+        " FROM stored",
         collection.id,
+        2**62 if indexed is None else indexed,
     )
     assert row is not None  # noqa: S101 - an aggregate always has a row
     return CollectionCounts(**row)

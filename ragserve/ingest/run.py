@@ -42,7 +42,7 @@ async def run_ingest_process(config: Config, data_dir: Path, dsn: str) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     be_polite()
-    async with ingesting(config, data_dir, dsn) as jobs:
+    async with ingesting(config, data_dir, dsn, polite=True) as jobs:
         log.info("ingest_ready", pid=os.getpid())
         await stop.wait()
         log.info("ingest_drains")
@@ -51,12 +51,14 @@ async def run_ingest_process(config: Config, data_dir: Path, dsn: str) -> None:
 
 
 @contextlib.asynccontextmanager
-async def ingesting(config: Config, data_dir: Path, dsn: str) -> AsyncIterator[JobLoop]:
+async def ingesting(
+    config: Config, data_dir: Path, dsn: str, *, polite: bool = False
+) -> AsyncIterator[JobLoop]:
     """Run the job loop and the indexing while the context is open; drain on leaving it."""
     with try_lock(data_dir) as locked:
         if not locked:
             raise RagserveError(f"another ingest process works in {data_dir}")
-        database = Database(dsn, config.database, size=CONNECTIONS)
+        database = Database(dsn, config.database, size=CONNECTIONS, polite=polite)
         await database.open()
         # Here batches are the point and nobody waits for a single text.
         embedding = msgspec.structs.replace(config.embedding, window_ms=0.0, queue=2**31)

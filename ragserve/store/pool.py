@@ -7,6 +7,8 @@ hand out connections to the wrong or to no server, so an error that says so expi
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -24,16 +26,25 @@ log = structlog.get_logger(__name__)
 # candidates want as many good neighbours as they ask for.
 EF_SEARCH = 100
 CLOSE_S = 1.0
+POLITE_NICE = 15
+"""A tenth of the usual share of a contended CPU: enough that a lock is not held for long."""
 # 25006 a standby, 57P0x shutting down, 08xxx connection lost.
 STALE_STATES = ("25006", "57P", "08")
 DRIVER_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError)
 
 
 class Database:
-    """A pool of connections to the store. ``open`` before use, ``close`` after."""
+    """A pool of connections to the store. ``open`` before use, ``close`` after.
 
-    def __init__(self, dsn: str, config: DatabaseConfig, *, size: int) -> None:
+    With ``polite`` the server's processes for these connections step back behind others, which
+    only works for the embedded server: it runs on this host and is ours.
+    """
+
+    def __init__(
+        self, dsn: str, config: DatabaseConfig, *, size: int, polite: bool = False
+    ) -> None:
         self.dsn = dsn
+        self._polite = polite and not config.dsn
         self._config = config
         self._size = size
         self._pool: asyncpg.Pool | None = None
@@ -47,7 +58,7 @@ class Database:
                 max_size=self._size,
                 timeout=self._config.connect_timeout_s,
                 command_timeout=self._config.statement_timeout_s + 1,
-                init=register_vector,
+                init=self._prepare,
                 # Nothing here leaves session state behind; the default reset is a round trip.
                 reset=_keep_session,
                 server_settings=self._settings(),
@@ -124,6 +135,13 @@ class Database:
         log.warning("database_connections_expired", error=str(error))
         if self._pool is not None:
             await self._pool.expire_connections()
+
+    async def _prepare(self, connection: asyncpg.Connection) -> None:
+        await register_vector(connection)
+        if self._polite:
+            # Not ours to change, or gone already: then it stays as it is.
+            with contextlib.suppress(PermissionError, ProcessLookupError):
+                os.setpriority(os.PRIO_PROCESS, connection.get_server_pid(), POLITE_NICE)
 
     def _settings(self) -> dict[str, str]:
         return {

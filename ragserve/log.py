@@ -14,9 +14,14 @@ from ragserve.config import LogConfig
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 
-def configure_logging(config: LogConfig, **bound: object) -> None:
-    """Set up structlog, and route what libraries log to it; ``bound`` goes into every line."""
+def configure_logging(config: LogConfig, *, for_a_person: bool = False) -> None:
+    """Set up structlog, and route what libraries log to it.
+
+    ``for_a_person`` leaves out what is merely informative, unless details are asked for.
+    """
     level = LEVELS[config.level]
+    if for_a_person and config.level == "info":
+        level = LEVELS["warning"]
     json = config.format == "json" or (config.format == "auto" and not sys.stderr.isatty())
     processors: list[Any] = [
         structlog.contextvars.merge_contextvars,
@@ -45,7 +50,6 @@ def configure_logging(config: LogConfig, **bound: object) -> None:
         logger_factory=factory,
         cache_logger_on_first_use=False,
     )
-    structlog.contextvars.bind_contextvars(**bound)
     root = logging.getLogger()
     root.handlers[:] = [_ToStructlog()]
     root.setLevel(max(level, logging.WARNING))

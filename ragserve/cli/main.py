@@ -17,6 +17,8 @@ from ragserve.log import configure_logging
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+SERVERS = ("serve", "worker", "ingester")
+"""Commands whose log is their output; the others speak to a person, who hears of trouble only."""
 DEFAULT_FILES = ("ragserve.toml", "/etc/ragserve/ragserve.toml")
 """Where a configuration is looked for unless ``--config`` or RAGSERVE_CONFIG names one."""
 
@@ -30,6 +32,7 @@ class Settings(msgspec.Struct, frozen=True):
 
 def with_settings(command: F) -> F:
     """Add the options that every command has; pass it ``settings``."""
+    speaks = command.__name__ not in SERVERS
 
     @click.option("--config", "config_file", type=click.Path(path_type=Path), help="TOML file.")
     @click.option("--data-dir", help="Data directory (storage.data_dir).")
@@ -39,7 +42,7 @@ def with_settings(command: F) -> F:
             overrides[f"server.{name}"] = rest.pop(name, None)
         chosen = {name: value for name, value in overrides.items() if value is not None}
         config = load_config(_config_file(config_file), os.environ, chosen)
-        configure_logging(config.log)
+        configure_logging(config.log, for_a_person=speaks)
         return command(settings=Settings(config, _data_dir(config)), **rest)
 
     wrapper.__name__ = command.__name__

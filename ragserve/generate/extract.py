@@ -32,6 +32,9 @@ REPEATS = 0.92
 """Two sentences with this cosine say the same."""
 
 _WORD = re.compile(r"\w+")
+_CLOSING = "\"'”’»)]）】」』*_`"
+_ENDS = frozenset(".!?…。！？｡")
+_TELLING = re.compile(r"\d|[:;|=：；]")
 _BULLET = re.compile(r"^\s*(?:[-*+•#>|]+|\d+[.)])\s+")
 
 
@@ -56,7 +59,7 @@ async def extract_answer(
 
     ``vector`` is the question's unit vector; ``embed`` maps texts to unit vectors.
     """
-    sentences = _worth_comparing(question, split_passages(passages, language))
+    sentences = _worth_comparing(question, _without_headings(split_passages(passages, language)))
     if not sentences:
         return Answer(NO_ANSWER, [], MODEL)
     vectors = await embed([sentence.text for sentence in sentences])
@@ -107,6 +110,19 @@ def split_passages(passages: Sequence[SearchResult], language: str) -> list[Sent
 def _is_sentence(text: str) -> bool:
     # Scripts without spaces have few "words" and many letters.
     return len(_WORD.findall(text)) >= SENTENCE_WORDS or (len(text) >= 8 and not text.isascii())
+
+
+def _without_headings(sentences: list[Sentence]) -> list[Sentence]:
+    """Drop what names a subject without saying anything of it, if anything is left then.
+
+    Headings come closest to most questions and answer none. A row of a table says something.
+    """
+    saying = [
+        sentence
+        for sentence in sentences
+        if sentence.text.rstrip(_CLOSING)[-1:] in _ENDS or _TELLING.search(sentence.text)
+    ]
+    return saying or sentences
 
 
 def _worth_comparing(question: str, sentences: list[Sentence]) -> list[Sentence]:

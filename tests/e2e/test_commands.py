@@ -63,14 +63,14 @@ def test_an_interrupted_ingest_goes_on(data_dir: Path, tmp_path: Path) -> None:
         (folder / f"{number}.txt").write_text(f"file number {number} about zebras", "utf-8")
     process = subprocess.Popen(
         [sys.executable, "-m", "ragserve", "ingest", str(folder)],
-        env=environment(data_dir, RAGSERVE_INGEST__DOCUMENTS="2"),
+        env=environment(data_dir, RAGSERVE_INGEST__DOCUMENTS="2", RAGSERVE_LOG__LEVEL="debug"),
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
     )
     assert process.stderr is not None
     for line in process.stderr:  # the first document is in
-        if "index_rebuilt" in line or "vector_index" in line:
+        if "document_stored" in line:
             break
     process.send_signal(signal.SIGINT)
     _, rest = process.communicate(timeout=60)

@@ -33,10 +33,7 @@ async def read_json(request: web.Request, kind: type[T]) -> T:
 async def read_body(request: web.Request) -> bytes:
     """Return the body; refuse one that is too large before reading it, or that takes too long."""
     limits = request.app[SERVICES].config.limits
-    if request.content_length is not None and request.content_length > limits.body_bytes:
-        raise TooLarge(
-            f"body: {request.content_length} bytes, limits.body_bytes = {limits.body_bytes}"
-        )
+    check_length(request)
     try:
         async with asyncio.timeout(limits.body_timeout_s):
             return await request.read()
@@ -46,6 +43,13 @@ async def read_body(request: web.Request) -> bytes:
         raise DeadlineExceeded(
             f"body: not here within limits.body_timeout_s = {limits.body_timeout_s}"
         ) from error
+
+
+def check_length(request: web.Request) -> None:
+    """Raise ``TooLarge`` if the body is announced to be over ``limits.body_bytes``."""
+    limit = request.app[SERVICES].config.limits.body_bytes
+    if request.content_length is not None and request.content_length > limit:
+        raise TooLarge(f"body: {request.content_length} bytes, limits.body_bytes = {limit}")
 
 
 def decode_json(body: bytes, kind: type[T]) -> T:

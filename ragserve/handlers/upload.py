@@ -11,7 +11,7 @@ from aiohttp import BodyPartReader, web
 
 from ragserve.config import LimitsConfig
 from ragserve.errors import DeadlineExceeded, InvalidRequest, TooLarge
-from ragserve.handlers.body import decode_json, read_json
+from ragserve.handlers.body import check_length, decode_json, read_json
 from ragserve.handlers.services import SERVICES
 from ragserve.schema import DEFAULT_COLLECTION, DocumentRequest, DocumentsRequest
 from ragserve.store.jobs import NewDocument
@@ -110,12 +110,17 @@ async def _read_multipart(request: web.Request, limits: LimitsConfig) -> Upload:
 
     Fields apply to all files; ``id`` and ``title`` only make sense with a single one.
     """
+    check_length(request)
+    read_bytes = 0
     fields: dict[str, str] = {}
     files: list[tuple[str, str | None, bytes]] = []
     try:
         async with asyncio.timeout(limits.body_timeout_s):
             async for part in _parts(request):
                 content = await _read_part(part, limits)
+                read_bytes += len(content)
+                if read_bytes > limits.body_bytes:
+                    raise TooLarge(f"body: over limits.body_bytes = {limits.body_bytes}")
                 if part.filename is not None:
                     files.append((part.filename, part.headers.get("Content-Type"), content))
                 elif part.name in ("collection", "metadata", "url", "title", "id"):

@@ -126,3 +126,18 @@ async def test_streams_are_refused_clearly(api: Api) -> None:
     """A client that asks for a stream learns that there is none, instead of getting half of one."""
     status, answer = await api.post("/v1/query", {"query": "x", "stream": True})
     assert (status, answer["error"]["param"]) == (400, "stream")
+
+
+async def test_without_the_database_words_still_find(api: Api) -> None:
+    """When PostgreSQL is gone, a hybrid search answers from the index and says so."""
+    await api.ingest(OFFICE, TRAVEL)
+    await api.post("/v1/search", {"query": "lunch"})
+    await api.services.database.close()
+    status, answer = await api.post("/v1/search", {"query": "lunch"})
+    assert (status, answer["degraded"]) == (200, ["database"])
+    assert [result["document_id"] for result in answer["results"]] == ["office"]
+    status, answer = await api.post("/v1/search", {"query": "lunch", "mode": "dense"})
+    assert (status, answer["error"]["code"]) == (503, "unavailable")
+    status, health = await api.get("/health")
+    assert (status, health["status"]) == (200, "degraded")
+    assert health["dependencies"]["database"]["status"] == "failing"

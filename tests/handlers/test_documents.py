@@ -129,3 +129,16 @@ async def test_limits_name_the_document(config: Config, tmp_path: Path, dsn: str
             assert status == expected, answer
             assert message in answer["error"]["message"]
         assert (await api.get("/v1/collections"))[1] == {"collections": []}
+
+
+async def test_a_multipart_body_has_a_limit(tmp_path: Path, dsn: str) -> None:
+    """Files that are each small enough are still refused if they are too many bytes together."""
+    small = configured(limits__body_bytes=4096)
+    async with serving(small, tmp_path, dsn, ingest=False) as api:
+        form = aiohttp.FormData()
+        for number in range(3):
+            form.add_field("file", b"x" * 2000, filename=f"{number}.txt")
+        async with api.client.post("/v1/documents", data=form) as response:
+            answer = await response.json()
+    assert (response.status, answer["error"]["code"]) == (413, "too_large")
+    assert "limits.body_bytes = 4096" in answer["error"]["message"]

@@ -19,6 +19,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 SERVERS = ("serve", "worker", "ingester")
 """Commands whose log is their output; the others speak to a person, who hears of trouble only."""
+MAX_WORKERS = 256
 DEFAULT_FILES = ("ragserve.toml", "/etc/ragserve/ragserve.toml")
 """Where a configuration is looked for unless ``--config`` or RAGSERVE_CONFIG names one."""
 
@@ -28,6 +29,7 @@ class Settings(msgspec.Struct, frozen=True):
 
     config: Config
     data_dir: Path
+    reload: Callable[[], Config]
 
 
 def with_settings(command: F) -> F:
@@ -41,9 +43,13 @@ def with_settings(command: F) -> F:
         for name in ("host", "port"):
             overrides[f"server.{name}"] = rest.pop(name, None)
         chosen = {name: value for name, value in overrides.items() if value is not None}
-        config = load_config(_config_file(config_file), os.environ, chosen)
+
+        def load() -> Config:
+            return load_config(_config_file(config_file), os.environ, chosen)
+
+        config = load()
         configure_logging(config.log, for_a_person=speaks)
-        return command(settings=Settings(config, _data_dir(config)), **rest)
+        return command(settings=Settings(config, _data_dir(config), load), **rest)
 
     wrapper.__name__ = command.__name__
     wrapper.__doc__ = command.__doc__
@@ -80,19 +86,27 @@ def cli() -> None:
 @cli.command()
 @click.option("--host", help="Address to listen on (server.host).")
 @click.option("--port", help="TCP port (server.port).")
-@click.option("--workers", type=click.IntRange(1, 256), default=1, show_default=True)
+@click.option(
+    "--workers", default="auto", show_default=True, help="Worker processes; auto: one per core."
+)
 @with_settings
-def serve(settings: Settings, workers: int) -> int:
-    """Run the server: worker, ingest process and, unless configured, a database."""
+def serve(settings: Settings, workers: str) -> int:
+    """Run the server: workers, ingest process and, unless configured, a database."""
     from ragserve.cli.serve import run
 
-    return run(settings.config, settings.data_dir, workers)
+    cores = len(os.sched_getaffinity(0))
+    if workers != "auto" and not (workers.isdecimal() and 1 <= int(workers) <= MAX_WORKERS):
+        raise click.BadParameter(f"{workers!r} is neither auto nor 1 to {MAX_WORKERS}")
+    number = cores if workers == "auto" else int(workers)
+    return run(settings.config, settings.data_dir, number, settings.reload)
 
 
 @cli.command()
 @click.option("--host", help="Address to listen on (server.host).")
 @click.option("--port", help="TCP port (server.port).")
-@click.option("--workers", type=click.IntRange(1, 256), default=1, help="Workers of this host.")
+@click.option(
+    "--workers", type=click.IntRange(1, MAX_WORKERS), default=1, help="Workers of this host."
+)
 @with_settings
 def worker(settings: Settings, workers: int) -> int:
     """Run one worker; serve and systemd start these."""

@@ -3,34 +3,44 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import click
 
 from ragserve.config import Config
+from ragserve.host.sockets import bind_socket
 from ragserve.store.embedded import database_dsn
+from ragserve.supervisor.policy import Slot
+from ragserve.supervisor.supervisor import Program, Supervisor, command
 
 
-def run(config: Config, data_dir: Path, workers: int) -> int:
-    """Supervise workers and the ingest process; hold the embedded database meanwhile."""
-    from ragserve.supervisor.supervisor import Child, Supervisor, command
-    from ragserve.worker.sockets import bind_socket
+def run(config: Config, data_dir: Path, workers: int, reload: Callable[[], object]) -> int:
+    """Supervise workers and the ingest process; hold the embedded database meanwhile.
 
+    ``reload`` loads the configuration again and raises if it cannot be used.
+    """
     server = config.server
     data_dir.mkdir(parents=True, exist_ok=True)
-    first = bind_socket(server.host, server.port, server.backlog)
-    port = first.getsockname()[1]
-    listeners = [first]
+    listeners = [bind_socket(server.host, server.port, server.backlog)]
+    port = listeners[0].getsockname()[1]
     listeners += [bind_socket(server.host, port, server.backlog) for _ in range(workers - 1)]
     # The children read the same file; what the command line changed goes through the environment.
     os.environ["RAGSERVE_STORAGE__DATA_DIR"] = str(data_dir)
-    children = [
-        Child(f"worker-{number}", command("worker", "--workers", str(workers)), listener)
+    cores = sorted(os.sched_getaffinity(0))
+    programs = [
+        Program(
+            Slot(f"worker-{number}", overlaps=True),
+            command("worker", "--workers", str(workers)),
+            listener,
+            # A worker alone may go where there is room.
+            cores[number % len(cores)] if workers > 1 else None,
+        )
         for number, listener in enumerate(listeners)
     ]
-    children.append(Child("ingester", command("ingester"), None))
+    programs.append(Program(Slot("ingester", overlaps=False), command("ingester")))
     with database_dsn(config.database.dsn, data_dir):
-        return Supervisor(children, server.drain_timeout_s).run()
+        return Supervisor(programs, server.drain_timeout_s, reload).run()
 
 
 def run_one_worker(config: Config, data_dir: Path, workers: int) -> int:

@@ -30,6 +30,7 @@ QUIET = frozenset({"/health", "/ready", "/metrics"})
 async def access(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Give the request an id, measure it, log it."""
     start = time.perf_counter()
+    services = request.app[SERVICES]
     request_id = _request_id(request)
     request[REQUEST_ID] = request_id
     resource = request.match_info.route.resource
@@ -37,18 +38,20 @@ async def access(request: web.Request, handler: Handler) -> web.StreamResponse:
     status = 499  # nginx's number for a client that left; replaced by what is answered
     HTTP_IN_FLIGHT.inc()
     try:
-        with structlog.contextvars.bound_contextvars(request_id=request_id):
+        with services.in_flight, structlog.contextvars.bound_contextvars(request_id=request_id):
             response = await handler(request)
         status = response.status
         if not response.prepared:
             response.headers["X-Request-ID"] = request_id
+            if services.phase == "draining":
+                response.force_close()
     finally:
         seconds = time.perf_counter() - start
         HTTP_IN_FLIGHT.dec()
         method = request.method if request.method in METHODS else "other"
         HTTP_REQUESTS.labels(route, method, status).inc()
         HTTP_SECONDS.labels(route).observe(seconds)
-        if request.app[SERVICES].config.log.access and route not in QUIET:
+        if services.config.log.access and route not in QUIET:
             log.info(
                 "request",
                 request_id=request_id,

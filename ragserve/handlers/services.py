@@ -11,6 +11,7 @@ from ragserve.config import Config
 from ragserve.embed import Embedder
 from ragserve.flow.context import Context
 from ragserve.flow.deadline import deadline_after
+from ragserve.flow.in_flight import InFlight
 from ragserve.flow.signal import Signal
 from ragserve.generate import LanguageModel
 from ragserve.pipeline import Pipeline
@@ -33,6 +34,7 @@ class Services(msgspec.Struct):
     model: LanguageModel | None
     pipeline: Pipeline
     changed: Signal
+    in_flight: InFlight
     started_at: float
     phase: Phase = "starting"
 

@@ -17,6 +17,7 @@ import structlog
 from ragserve.config import Config
 from ragserve.embed import open_embedder
 from ragserve.errors import RagserveError
+from ragserve.host.notify import Notifier
 from ragserve.ingest.indexing import Indexing
 from ragserve.ingest.loop import JobLoop
 from ragserve.store.changes import forget_deletions
@@ -43,10 +44,16 @@ async def run_ingest_process(config: Config, data_dir: Path, dsn: str) -> None:
         loop.add_signal_handler(number, stop.set)
     be_polite()
     async with ingesting(config, data_dir, dsn, polite=True) as jobs:
+        notifier = Notifier(os.environ)
+        beating = asyncio.create_task(notifier.beat())
+        notifier.send("READY=1")
         log.info("ingest_ready", pid=os.getpid())
         await stop.wait()
+        notifier.send("STOPPING=1")
         log.info("ingest_drains")
         jobs.stop()
+        beating.cancel()
+        notifier.close()
     log.info("ingest_stopped")
 
 

@@ -1,7 +1,7 @@
-"""The mechanism: processes, the listening socket, signals.
+"""The mechanism: processes, listening sockets, signals. What to do is ``policy``'s to say.
 
-The supervisor opens the listening socket and keeps it, so that connections wait in its queue
-while a worker is replaced. It waits on one pipe that signals write to, and on nothing else.
+The supervisor holds every listening socket for as long as it lives, so that connections wait in a
+socket's queue while its worker is replaced, and a worker's death loses none of them.
 """
 
 from __future__ import annotations
@@ -14,65 +14,68 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import FrameType
 
 import structlog
 
-from ragserve.errors import EXIT_FAILURE
-from ragserve.supervisor.policy import GiveUp, RestartPolicy
+from ragserve.errors import RagserveError
+from ragserve.supervisor.notifications import Notifications
+from ragserve.supervisor.policy import SILENT_S, Action, Exit, Policy, Send, Slot, Start
 
 log = structlog.get_logger(__name__)
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)
-KILL_AFTER_S = 5.0
-"""How long after the drain time a child that does not end is killed."""
-SECOND_SIGNAL_S = 0.5
-"""A second signal ends everything at once; one that follows sooner is the same one, sent to the
-process and to its group."""
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 LISTEN_FD = "RAGSERVE_LISTEN_FD"
 
 
-class Child:
-    """A process to keep alive."""
+class Program:
+    """What a slot runs: a command, and a worker's listening socket and core."""
 
-    def __init__(self, name: str, command: Sequence[str], listener: socket.socket | None) -> None:
-        self.name = name
-        self.policy = RestartPolicy(random.Random())  # noqa: S311 - jitter
-        self.started_at = 0.0
-        self.restart_at: float | None = None
-        self.process: subprocess.Popen[bytes] | None = None
+    def __init__(
+        self,
+        slot: Slot,
+        command: Sequence[str],
+        listener: socket.socket | None = None,
+        cpu: int | None = None,
+    ) -> None:
+        self.slot = slot
         self._command = command
         self._listener = listener
+        self._cpu = cpu
 
-    def start(self, now: float) -> None:
-        """Start the process; it inherits its listening socket."""
+    def start(self, notify_address: str) -> subprocess.Popen[bytes]:
+        """Start the program with what it inherits."""
         environ = dict(os.environ)
+        environ["NOTIFY_SOCKET"] = notify_address
+        environ["WATCHDOG_USEC"] = str(int(SILENT_S * 1e6))
+        environ.pop("WATCHDOG_PID", None)
         fds: tuple[int, ...] = ()
         if self._listener is not None:
             fds = (self._listener.fileno(),)
             environ[LISTEN_FD] = str(fds[0])
-        self.process = subprocess.Popen(self._command, pass_fds=fds, env=environ)  # noqa: S603
-        self.started_at = now
-        self.restart_at = None
-
-    def __repr__(self) -> str:
-        pid = self.process.pid if self.process else None
-        return f"<Child {self.name}, pid {pid}>"
+        process = subprocess.Popen(self._command, pass_fds=fds, env=environ)  # noqa: S603
+        if self._cpu is not None:
+            os.sched_setaffinity(process.pid, {self._cpu})
+        return process
 
 
 class Supervisor:
-    """Runs children until told to stop or until restarting no longer helps."""
+    """Runs programs until told to stop, or until restarting no longer helps."""
 
-    def __init__(self, children: Sequence[Child], drain_timeout_s: float) -> None:
-        self._children = children
-        self._drain_timeout_s = drain_timeout_s
-        self._exit_code = 0
-        self._stop_began = 0.0
-        self._stopping_until: float | None = None
+    def __init__(
+        self, programs: Sequence[Program], drain_s: float, check_reload: Callable[[], object]
+    ) -> None:
+        self._programs: Mapping[str, Program] = {program.slot.name: program for program in programs}
+        rng = random.Random()  # noqa: S311 - jitter
+        self._policy = Policy([program.slot for program in programs], drain_s, rng)
+        self._check_reload = check_reload
+        self._processes: dict[int, subprocess.Popen[bytes]] = {}
+        self._notifications = Notifications()
+        self._exit_code: int | None = None
 
     def run(self) -> int:
-        """Keep the children alive; return the exit code."""
+        """Keep the programs running; return the exit code."""
         wake, wake_end = socket.socketpair()
         wake.setblocking(False)
         wake_end.setblocking(False)
@@ -81,77 +84,73 @@ class Supervisor:
         try:
             with selectors.DefaultSelector() as selector:
                 selector.register(wake, selectors.EVENT_READ)
-                for child in self._children:
-                    child.start(time.monotonic())
-                while self._alive():
-                    selector.select(self._timeout(time.monotonic()))
-                    self._signals(_drained(wake), time.monotonic())
-                    self._reap(time.monotonic())
-                    self._start_due(time.monotonic())
+                selector.register(self._notifications, selectors.EVENT_READ)
+                self._act(self._policy.start())
+                while self._exit_code is None:
+                    selector.select(self._policy.next_tick_s(time.monotonic()))
+                    self._turn(_drained(wake), time.monotonic())
         finally:
             signal.set_wakeup_fd(before_fd)
             for number, handler in before.items():
                 signal.signal(number, handler)
+            self._notifications.close()
             wake.close()
             wake_end.close()
         return self._exit_code
 
-    def _alive(self) -> bool:
-        return any(child.process or child.restart_at is not None for child in self._children)
-
-    def _timeout(self, now: float) -> float | None:
-        moments = [child.restart_at for child in self._children if child.restart_at is not None]
-        if self._stopping_until is not None:
-            moments.append(self._stopping_until)
-        return max(0.0, min(moments) - now) if moments else None
-
-    def _signals(self, received: bytes, now: float) -> None:
-        for number in received:
+    def _turn(self, signals: bytes, now: float) -> None:
+        """Take in everything that has happened."""
+        for notification in self._notifications.receive():
+            self._act(self._policy.heard(notification.pid, now, ready=notification.ready))
+        for number in signals:
             if number in (signal.SIGTERM, signal.SIGINT):
-                if self._stopping_until is None:
+                if not self._policy.stopping:
                     log.info("supervisor_stops", signal=signal.Signals(number).name)
-                    self._stop(now)
-                elif now - self._stop_began >= SECOND_SIGNAL_S:
-                    self._send(signal.SIGKILL)
+                self._act(self._policy.stop(now))
+            elif number == signal.SIGHUP:
+                self._reload(now)
+        for pid, process in list(self._processes.items()):
+            code = process.poll()
+            if code is not None:
+                del self._processes[pid]
+                self._note_exit(pid, code, now)
+        self._act(self._policy.tick(now))
 
-    def _stop(self, now: float) -> None:
-        self._stop_began = now
-        self._stopping_until = now + self._drain_timeout_s + KILL_AFTER_S
-        for child in self._children:
-            child.restart_at = None
-        self._send(signal.SIGTERM)
+    def _note_exit(self, pid: int, code: int, now: float) -> None:
+        state = self._policy.processes[pid]
+        if state.state == "draining":
+            log.info("child_stopped", child=state.slot.name, pid=pid, code=code)
+        else:
+            log.error("child_died", child=state.slot.name, pid=pid, code=code)
+        actions = self._policy.exited(pid, code, now)
+        if self._policy.stopping and state.state != "draining":
+            log.error("supervisor_gives_up", child=state.slot.name, code=code)
+        self._act(actions)
 
-    def _send(self, number: signal.Signals) -> None:
-        for child in self._children:
-            if child.process is not None:
-                child.process.send_signal(number)
-
-    def _reap(self, now: float) -> None:
-        for child in self._children:
-            if child.process is None or (code := child.process.poll()) is None:
-                continue
-            pid = child.process.pid
-            child.process = None
-            if self._stopping_until is not None:
-                log.info("child_stopped", child=child.name, code=code)
-                continue
-            decision = child.policy.exited(code, child.started_at, now)
-            log.error("child_died", child=child.name, code=code, pid=pid)
-            if isinstance(decision, GiveUp):
-                self._exit_code = decision.code or EXIT_FAILURE
-                self._stop(now)
-                return
-            child.restart_at = decision.at
-
-    def _start_due(self, now: float) -> None:
-        if self._stopping_until is not None:
-            if now >= self._stopping_until:
-                self._send(signal.SIGKILL)
+    def _reload(self, now: float) -> None:
+        """Replace all processes if the configuration can be used; else everything stays."""
+        try:
+            self._check_reload()
+        except RagserveError as error:
+            log.error("reload_refused", error=error.message)
             return
-        for child in self._children:
-            if child.restart_at is not None and now >= child.restart_at:
-                child.start(now)
-                log.info("child_restarted", child=child.name)
+        log.info("reload_begins")
+        self._act(self._policy.reload(now))
+
+    def _act(self, actions: Sequence[Action]) -> None:
+        for action in actions:
+            match action:
+                case Start(name):
+                    process = self._programs[name].start(self._notifications.address)
+                    self._processes[process.pid] = process
+                    self._policy.started(name, process.pid, time.monotonic())
+                    log.info("child_started", child=name, pid=process.pid)
+                case Send(pid, number):
+                    if number == signal.SIGKILL:
+                        log.error("child_killed", pid=pid)
+                    self._processes[pid].send_signal(number)
+                case Exit(code):
+                    self._exit_code = code
 
 
 def command(*arguments: str) -> list[str]:

@@ -14,6 +14,7 @@ from ragserve.config import Config
 from ragserve.edge.access import access
 from ragserve.edge.problem import problem
 from ragserve.embed import open_embedder
+from ragserve.flow.in_flight import InFlight
 from ragserve.flow.signal import Signal
 from ragserve.generate import LanguageModel
 from ragserve.handlers import ROUTES, SERVICES, Services
@@ -77,5 +78,6 @@ async def open_services(
             model=model,
             pipeline=Pipeline(config, database, catalog, indexes, embedder, model),
             changed=changed,
+            in_flight=InFlight(),
             started_at=time.monotonic(),
         )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import resource
 import signal
 from pathlib import Path
 
@@ -11,11 +13,15 @@ import structlog
 from aiohttp import web
 
 from ragserve.config import Config
-from ragserve.handlers import SERVICES
+from ragserve.handlers import SERVICES, Services
+from ragserve.host.notify import Notifier
 from ragserve.worker.app import create_app
 from ragserve.worker.sockets import listening_socket
 
 log = structlog.get_logger(__name__)
+
+IDLE_GRACE_S = 0.5
+MIN_OPEN_FILES = 4096
 
 
 async def run_worker(config: Config, data_dir: Path, dsn: str, *, workers: int = 1) -> None:
@@ -34,21 +40,54 @@ async def run_worker(config: Config, data_dir: Path, dsn: str, *, workers: int =
         keepalive_timeout=server.keepalive_timeout_s,
         # A client that leaves stops the work it asked for.
         handler_cancellation=True,
-        shutdown_timeout=server.drain_timeout_s,
+        shutdown_timeout=1.0,
     )
+    notifier = Notifier(os.environ)
     await runner.setup()
+    beating = asyncio.create_task(notifier.beat())
     try:
         site = web.SockSite(runner, listener, backlog=server.backlog)
         await site.start()
         app[SERVICES].phase = "ready"
+        notifier.send("READY=1")
+        warn_of_limits(server.backlog)
         host, port = listener.getsockname()[:2]
         log.info("worker_ready", address=f"http://{_bracketed(host)}:{port}", pid=os.getpid())
         await stop.wait()
-        app[SERVICES].phase = "draining"
-        log.info("worker_drains")
+        notifier.send("STOPPING=1")
+        await site.stop()
+        await _drain(app[SERVICES], server.drain_timeout_s)
     finally:
+        beating.cancel()
+        notifier.close()
         await runner.cleanup()
     log.info("worker_stopped")
+
+
+async def _drain(services: Services, timeout_s: float) -> None:
+    """Finish what is under way; every answer from now on closes its connection.
+
+    Closing idle connections at once would race with the requests that are on their way over
+    them, so they get a moment to be used and closed by their answer.
+    """
+    services.phase = "draining"
+    log.info("worker_drains", in_flight=services.in_flight.count)
+    loop = asyncio.get_running_loop()
+    until = loop.time() + timeout_s
+    await asyncio.sleep(min(IDLE_GRACE_S, timeout_s))
+    if not await services.in_flight.wait_none(max(0.0, until - loop.time())):
+        log.warning("drain_timed_out", in_flight=services.in_flight.count)
+
+
+def warn_of_limits(backlog: int) -> None:
+    """Say where the kernel grants less than a thousand users need."""
+    with contextlib.suppress(OSError):
+        somaxconn = int(Path("/proc/sys/net/core/somaxconn").read_text(encoding="ascii"))
+        if somaxconn < backlog:
+            log.warning("backlog_capped", somaxconn=somaxconn, backlog=backlog)
+    open_files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if open_files < MIN_OPEN_FILES:
+        log.warning("few_open_files", limit=open_files, needed=MIN_OPEN_FILES)
 
 
 def _bracketed(host: str) -> str:

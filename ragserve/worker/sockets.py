@@ -6,7 +6,7 @@ import os
 import socket
 from collections.abc import Mapping
 
-from ragserve.errors import ConfigurationError
+from ragserve.host.sockets import bind_socket
 
 FIRST_FD = 3  # sd_listen_fds(3)
 LISTEN_FD = "RAGSERVE_LISTEN_FD"
@@ -25,20 +25,3 @@ def listening_socket(
     if environ.get("LISTEN_PID") == str(os.getpid()) and environ.get("LISTEN_FDS", "0") != "0":
         return socket.socket(fileno=FIRST_FD)
     return bind_socket(host, port, backlog)
-
-
-def bind_socket(host: str, port: int, backlog: int) -> socket.socket:
-    """Return a listening socket that shares its port with other workers' (SO_REUSEPORT)."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listener = socket.socket(family, kind, protocol)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        listener.bind(address)
-        listener.listen(backlog)
-    except OSError as error:
-        raise ConfigurationError(f"cannot listen on {host} port {port}: {error}") from error
-    listener.setblocking(False)
-    return listener

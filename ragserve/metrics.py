@@ -28,6 +28,9 @@ DEGRADED = Counter("ragserve_degraded_total", "Answers given without a dependenc
 EMBEDDING_CACHE = Counter(
     "ragserve_embedding_cache_total", "Texts looked up in the cache of vectors.", ["result"]
 )
+FLIGHTS = Counter(
+    "ragserve_flights_total", "Questions that started a computation or joined one.", ["result"]
+)
 LLM_TOKENS = Counter("ragserve_llm_tokens_total", "Tokens of the language model.", ["kind"])
 
 INGEST_DOCUMENTS = Counter(

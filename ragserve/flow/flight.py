@@ -1,0 +1,117 @@
+"""One computation, many listeners.
+
+Whoever asks first starts a *flight*, a task of its own; whoever asks the same before it lands is
+taken aboard and hears what it has published so far, then the rest. No request owns the
+computation: one that is cancelled merely leaves, and the flight is cancelled with the last one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Hashable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, Generic, TypeVar
+
+K = TypeVar("K", bound=Hashable)
+E = TypeVar("E")
+R = TypeVar("R")
+
+Publish = Callable[[E], None]
+Compute = Callable[[Publish[E]], Coroutine[Any, Any, R]]
+
+
+class Flight(Generic[E, R]):
+    """A computation under way: ``events`` so far, and its result in the end."""
+
+    def __init__(self, compute: Compute[E, R]) -> None:
+        self.events: list[E] = []
+        self.aboard = 0
+        self._listeners: list[Publish[E]] = []
+        self._task = asyncio.create_task(compute(self._publish))
+
+    async def result(self) -> R:
+        """Return what was computed, or raise what went wrong; being cancelled ends only the wait.
+
+        Call it aboard, that is within ``Flights.join``.
+        """
+        return await asyncio.shield(self._task)
+
+    def board(self, hear: Publish[E] | None) -> None:
+        """Count one more who waits; ``hear`` gets the past events now and each new one at once.
+
+        ``hear`` is called synchronously and must not raise.
+        """
+        self.aboard += 1
+        if hear is not None:
+            for event in self.events:
+                hear(event)
+            self._listeners.append(hear)
+
+    def leave(self, hear: Publish[E] | None) -> None:
+        """Count one less."""
+        self.aboard -= 1
+        if hear is not None:
+            self._listeners.remove(hear)
+
+    def on_landing(self, call: Callable[[], None]) -> None:
+        """Call back when the computation has ended, however it did."""
+
+        def landed(task: asyncio.Task[R]) -> None:
+            if not task.cancelled():
+                task.exception()  # seen: with nobody aboard, nobody else looks
+            call()
+
+        self._task.add_done_callback(landed)
+
+    def cancel(self) -> None:
+        """Stop computing."""
+        self._task.cancel()
+
+    def _publish(self, event: E) -> None:
+        self.events.append(event)
+        for hear in tuple(self._listeners):
+            hear(event)
+
+    def __repr__(self) -> str:
+        return f"<Flight {self.aboard} aboard, {len(self.events)} events>"
+
+
+class Flights(Generic[K, E, R]):
+    """The flights under way, by what they compute."""
+
+    def __init__(self) -> None:
+        self._under_way: dict[K, Flight[E, R]] = {}
+
+    @contextmanager
+    def join(
+        self, key: K, compute: Compute[E, R], hear: Publish[E] | None = None
+    ) -> Iterator[Flight[E, R]]:
+        """Take the flight of ``key``, or start it with ``compute``, until the context ends."""
+        flight = self._under_way.get(key)
+        if flight is None:
+            flight = self._under_way[key] = Flight(compute)
+            flight.on_landing(partial(self._remove, key, flight))
+        flight.board(hear)
+        try:
+            yield flight
+        finally:
+            flight.leave(hear)
+            if not flight.aboard:
+                # At once, so that whoever asks next does not board what is being cancelled.
+                self._remove(key, flight)
+                flight.cancel()
+
+    def __contains__(self, key: K) -> bool:
+        return key in self._under_way
+
+    def __len__(self) -> int:
+        return len(self._under_way)
+
+    def _remove(self, key: K, flight: Flight[E, R]) -> None:
+        if self._under_way.get(key) is flight:
+            del self._under_way[key]
+
+    def __repr__(self) -> str:
+        aboard = sum(flight.aboard for flight in self._under_way.values())
+        return f"<Flights {len(self)} under way, {aboard} aboard>"

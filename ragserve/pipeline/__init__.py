@@ -1,0 +1,6 @@
+"""A question's way: embed → retrieve → generate, each stage timed and within the deadline."""
+
+from ragserve.pipeline.events import Delta, Event, Sources
+from ragserve.pipeline.pipeline import Pipeline
+
+__all__ = ["Delta", "Event", "Pipeline", "Sources"]

@@ -1,0 +1,22 @@
+"""What an answer in the making tells those who listen: its sources, then its words."""
+
+from __future__ import annotations
+
+import msgspec
+
+from ragserve.schema import Citation
+
+
+class Sources(msgspec.Struct, frozen=True):
+    """What the marks of the text to come refer to."""
+
+    citations: list[Citation]
+
+
+class Delta(msgspec.Struct, frozen=True):
+    """The next piece of the answer's text."""
+
+    text: str
+
+
+Event = Sources | Delta

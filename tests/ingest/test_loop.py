@@ -14,7 +14,7 @@ from ragserve.config import Config
 from ragserve.embed.hashing import HashingModel
 from ragserve.errors import Conflict, UpstreamFailed
 from ragserve.ingest.loop import JobLoop, _batches
-from ragserve.store.collections import CHANGED, Collection
+from ragserve.store.collections import CHANGED, NEW_JOBS, Collection
 from ragserve.store.documents import find_document
 from ragserve.store.jobs import Job, NewDocument, enqueue
 from ragserve.store.listen import Listener
@@ -52,10 +52,12 @@ async def looping(
     loop = JobLoop(database, embedder, config.ingest, config.chunking)
     changed = asyncio.Event()
 
-    async def nothing() -> None:
+    async def connected() -> None:
         changed.set()
+        loop.wake()
 
-    listener = Listener(database, {CHANGED: lambda _: changed.set()}, on_connect=nothing)
+    handlers = {CHANGED: lambda _: changed.set(), NEW_JOBS: loop.wake}
+    listener = Listener(database, handlers, on_connect=connected)
     listener.start()
     await listener.connected.wait()
     running = asyncio.create_task(loop.run())
@@ -127,7 +129,8 @@ async def test_jobs_survive_the_loss_of_all_connections(
         await enqueue(database, collection, [text("a.txt")], salt=b"")
         assert (await state_of(database, collection, changed, "a.txt"))[0] == "ready"
         await database.fetch(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            # With a timeout it returns when they are gone, not when they have been told.
+            "SELECT pg_terminate_backend(pid, 30000) FROM pg_stat_activity"
             " WHERE datname = current_database() AND pid <> pg_backend_pid()"
         )
         await enqueue(database, collection, [text("b.txt")], salt=b"")

@@ -31,6 +31,18 @@ EMBEDDING_CACHE = Counter(
 FLIGHTS = Counter(
     "ragserve_flights_total", "Questions that started a computation or joined one.", ["result"]
 )
+STREAMS_OPEN = Gauge("ragserve_streams_open", "Answers being streamed now.")
+STREAMS = Counter(
+    "ragserve_streams_total", "Streams by how they ended: finished, failed or left.", ["result"]
+)
+STREAMS_CUT_OFF = Counter(
+    "ragserve_streams_cut_off_total", "Streams ended because their reader did not read.", ["reason"]
+)
+FIRST_TEXT_SECONDS = Histogram(
+    "ragserve_first_text_seconds",
+    "Time from a streaming request to the first words of its answer.",
+    buckets=_LATENCY,
+)
 LLM_TOKENS = Counter("ragserve_llm_tokens_total", "Tokens of the language model.", ["kind"])
 
 INGEST_DOCUMENTS = Counter(

@@ -91,6 +91,17 @@ class QueryResponse(msgspec.Struct, frozen=True):
     degraded: list[str] | UnsetType = UNSET
 
 
+class AnswerEnd(msgspec.Struct, frozen=True):
+    """The last event of a streamed answer; ``cited`` are the indexes of the sources it cites."""
+
+    id: str
+    cited: list[int]
+    model: str
+    usage: Usage
+    cache: Literal["miss"]
+    degraded: list[str] | UnsetType = UNSET
+
+
 class DocumentRequest(Request, frozen=True, forbid_unknown_fields=True):
     """A document to ingest; without an id one is generated."""
 

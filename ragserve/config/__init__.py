@@ -16,6 +16,7 @@ from ragserve.config.settings import (
     SearchConfig,
     ServerConfig,
     StorageConfig,
+    StreamConfig,
 )
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "SearchConfig",
     "ServerConfig",
     "StorageConfig",
+    "StreamConfig",
     "load_config",
     "render_defaults",
 ]

@@ -144,6 +144,21 @@ class AnswerConfig(Section, frozen=True, forbid_unknown_fields=True):
         float, _doc("Below this cosine a passage does not count as relevant.", ge=-1, le=1)
     ] = 0.4
     sentences: Annotated[int, _doc("Longest extractive answer.", ge=1, le=20)] = 3
+    rewrite: Annotated[
+        Literal["rule", "model", "off"],
+        _doc("How a conversation's last question is completed before the search."),
+    ] = "rule"
+
+
+class StreamConfig(Section, frozen=True, forbid_unknown_fields=True):
+    """Answers sent as they are written."""
+
+    keepalive_s: Annotated[
+        float, _doc("A silent stream gets a comment; a reader that takes nothing is cut off.", gt=0)
+    ] = 15.0
+    buffer_bytes: Annotated[int, _doc("A reader this far behind is cut off.", ge=16 * 1024)] = (
+        256 * 1024
+    )
 
 
 class LlmConfig(Section, frozen=True, forbid_unknown_fields=True):
@@ -197,6 +212,7 @@ class Config(Section, frozen=True, forbid_unknown_fields=True):
     chunking: ChunkingConfig = ChunkingConfig()
     search: SearchConfig = SearchConfig()
     answer: AnswerConfig = AnswerConfig()
+    stream: StreamConfig = StreamConfig()
     llm: LlmConfig = LlmConfig()
     ingest: IngestConfig = IngestConfig()
     log: LogConfig = LogConfig()

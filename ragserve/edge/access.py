@@ -10,14 +10,13 @@ from collections.abc import Awaitable, Callable
 import structlog
 from aiohttp import web
 
-from ragserve.handlers import SERVICES
+from ragserve.handlers import REQUEST_ID, SERVICES
 from ragserve.metrics import HTTP_IN_FLIGHT, HTTP_REQUESTS, HTTP_SECONDS
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 log = structlog.get_logger("ragserve.access")
 
-REQUEST_ID = web.RequestKey("request_id", str)
 UNKNOWN_ROUTE = "unknown"
 """One label for all paths that do not exist: labels must be bounded."""
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})

@@ -5,17 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Awaitable, Callable
 
-import structlog
 from aiohttp import web
 
-from ragserve.edge.access import REQUEST_ID
 from ragserve.errors import RagserveError
+from ragserve.handlers import REQUEST_ID
 from ragserve.handlers.body import json_response
+from ragserve.handlers.failure import describe
 from ragserve.schema import ErrorBody, ErrorResponse
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
-log = structlog.get_logger(__name__)
 
 
 @web.middleware
@@ -24,25 +22,14 @@ async def problem(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
         return await handler(request)
     except RagserveError as error:
-        if error.status >= 500:
-            log.warning("request_failed", code=error.code, error=error.message)
-        body = ErrorBody(error.message, error.type, error.param, error.code, request[REQUEST_ID])
-        response = json_response(ErrorResponse(body), status=error.status)
+        response = json_response(describe(error, request[REQUEST_ID]), status=error.status)
         if error.retry_after_s is not None:
             response.headers["Retry-After"] = str(math.ceil(error.retry_after_s))
         return response
     except web.HTTPException as error:
         return _http_error(request, error)
-    except Exception:
-        log.exception("request_crashed", method=request.method, path=request.path)
-        body = ErrorBody(
-            "internal error; the log has it under this request id",
-            "server_error",
-            None,
-            "internal",
-            request[REQUEST_ID],
-        )
-        return json_response(ErrorResponse(body), status=500)
+    except Exception as error:  # noqa: BLE001 - logged with its traceback by describe
+        return json_response(describe(error, request[REQUEST_ID]), status=500)
 
 
 def _http_error(request: web.Request, error: web.HTTPException) -> web.StreamResponse:

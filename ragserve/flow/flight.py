@@ -18,7 +18,7 @@ E = TypeVar("E")
 R = TypeVar("R")
 
 Publish = Callable[[E], None]
-Compute = Callable[[Publish[E]], Coroutine[Any, Any, R]]
+Compute = Callable[["Flight[E, R]"], Coroutine[Any, Any, R]]
 
 
 class Flight(Generic[E, R]):
@@ -28,7 +28,21 @@ class Flight(Generic[E, R]):
         self.events: list[E] = []
         self.aboard = 0
         self._listeners: list[Publish[E]] = []
-        self._task = asyncio.create_task(compute(self._publish))
+        self._heard = False
+        self._task = asyncio.create_task(compute(self))
+
+    def publish(self, event: E) -> None:
+        """Tell all who listen, and those who will join; called by the computation."""
+        self.events.append(event)
+        self._heard = self._heard or bool(self._listeners)
+        for hear in tuple(self._listeners):
+            hear(event)
+
+    def retract(self) -> bool:
+        """Forget what was published, if nobody has heard any of it; return whether that is so."""
+        if not self._heard:
+            self.events.clear()
+        return not self._heard
 
     async def result(self) -> R:
         """Return what was computed, or raise what went wrong; being cancelled ends only the wait.
@@ -44,6 +58,7 @@ class Flight(Generic[E, R]):
         """
         self.aboard += 1
         if hear is not None:
+            self._heard = self._heard or bool(self.events)
             for event in self.events:
                 hear(event)
             self._listeners.append(hear)
@@ -67,11 +82,6 @@ class Flight(Generic[E, R]):
     def cancel(self) -> None:
         """Stop computing."""
         self._task.cancel()
-
-    def _publish(self, event: E) -> None:
-        self.events.append(event)
-        for hear in tuple(self._listeners):
-            hear(event)
 
     def __repr__(self) -> str:
         return f"<Flight {self.aboard} aboard, {len(self.events)} events>"

@@ -1,7 +1,19 @@
 """From passages to an answer: sentences of theirs, or a language model's words, with citations."""
 
-from ragserve.generate.answer import NO_ANSWER, Answer
+from ragserve.generate.answer import NO_ANSWER, Answer, cite
+from ragserve.generate.conversation import NO_CONVERSATION, Conversation, Options, Turn, standalone
 from ragserve.generate.extract import extract_answer
 from ragserve.generate.model import LanguageModel
 
-__all__ = ["NO_ANSWER", "Answer", "LanguageModel", "extract_answer"]
+__all__ = [
+    "NO_ANSWER",
+    "NO_CONVERSATION",
+    "Answer",
+    "Conversation",
+    "LanguageModel",
+    "Options",
+    "Turn",
+    "cite",
+    "extract_answer",
+    "standalone",
+]

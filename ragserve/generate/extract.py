@@ -2,7 +2,7 @@
 
 Sentences of the passages are embedded together and compared with the question. The closest one
 always answers; others join if they are nearly as close and do not repeat it. They are given in
-the order of their passages, each with the mark of its own.
+the order of their passages, each with the number of its passage, counted from 1.
 """
 
 from __future__ import annotations
@@ -67,14 +67,10 @@ async def extract_answer(
     if similarity.max() < min_similarity:
         return Answer(NO_ANSWER, [], MODEL)
     chosen = sorted(choose(similarity, vectors, limit))
-    marks: dict[int, int] = {}
-    parts = []
-    for number in chosen:
-        sentence = sentences[number]
-        mark = marks.setdefault(sentence.passage, len(marks) + 1)
-        parts.append(f"{sentence.text} [{mark}]")
-    citations = [cite(mark, passages[passage]) for passage, mark in marks.items()]
-    return Answer(" ".join(parts), citations, MODEL)
+    said = [sentences[number] for number in chosen]
+    text = " ".join(f"{sentence.text} [{sentence.passage + 1}]" for sentence in said)
+    cited = sorted({sentence.passage for sentence in said})
+    return Answer(text, [cite(number + 1, passages[number]) for number in cited], MODEL)
 
 
 def choose(similarity: npt.NDArray[np.float32], vectors: Vectors, limit: int) -> list[int]:

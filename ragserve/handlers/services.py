@@ -13,6 +13,7 @@ from ragserve.flow.context import Context
 from ragserve.flow.deadline import deadline_after
 from ragserve.flow.in_flight import InFlight
 from ragserve.flow.signal import Signal
+from ragserve.flow.streams import Streams
 from ragserve.generate import LanguageModel
 from ragserve.pipeline import Pipeline
 from ragserve.retrieve import Indexes
@@ -35,6 +36,7 @@ class Services(msgspec.Struct):
     pipeline: Pipeline
     changed: Signal
     in_flight: InFlight
+    streams: Streams
     started_at: float
     phase: Phase = "starting"
 
@@ -51,6 +53,7 @@ class Services(msgspec.Struct):
 
 
 SERVICES = web.AppKey("services", Services)
+REQUEST_ID = web.RequestKey("request_id", str)
 
 
 def ingest_salt(embedder: str, max_tokens: int, overlap_tokens: int) -> bytes:

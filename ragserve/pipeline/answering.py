@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 from collections.abc import Sequence
 
@@ -11,11 +12,18 @@ from ragserve.config import AnswerConfig, SearchConfig
 from ragserve.embed import Embedder
 from ragserve.errors import Unavailable, UpstreamFailed
 from ragserve.flow.context import Context
-from ragserve.flow.flight import Publish
-from ragserve.generate import NO_ANSWER, Answer, LanguageModel, extract_answer
+from ragserve.flow.flight import Flight
+from ragserve.generate import (
+    NO_ANSWER,
+    Answer,
+    LanguageModel,
+    cite,
+    extract_answer,
+    standalone,
+)
 from ragserve.index import analyzer_of
 from ragserve.metrics import ANSWERS, DEGRADED
-from ragserve.pipeline.events import Delta, Event, Sources
+from ragserve.pipeline.events import Delta, Event, Sources, delta
 from ragserve.pipeline.question import Asked
 from ragserve.pipeline.vectors import Array, Vectors
 from ragserve.retrieve import Found, Indexes, Question, relevant, retrieve
@@ -46,15 +54,15 @@ class Answering:
         self._model = model
 
     async def find(
-        self, asked: Asked, context: Context, *, with_vector: bool
+        self, asked: Asked, text: str, context: Context, *, with_vector: bool
     ) -> tuple[Array | None, Found]:
-        """Return the question's vector, if wanted and to be had, and the best passages."""
+        """Search for ``text``; return its vector, if there is one, and the best passages."""
         vector = None
         if with_vector:
             check_embedder(asked.collection, self._embedder.name, self._embedder.dimensions)
             with context.stage("embed"):
-                vector = await self._vectors.of_question(asked.text)
-        question = Question(asked.text, vector, asked.top_k, asked.mode, asked.filter)
+                vector = await self._vectors.of_question(text)
+        question = Question(text, vector, asked.top_k, asked.mode, asked.filter)
         with context.stage("retrieve"):
             found = await retrieve(
                 self._database, self._indexes, self._search, asked.collection, question
@@ -62,17 +70,20 @@ class Answering:
         return vector, found
 
     async def answer(
-        self, asked: Asked, context: Context, publish: Publish[Event]
+        self, asked: Asked, context: Context, flight: Flight[Event, QueryResponse]
     ) -> QueryResponse:
-        """Return an answer; ``publish`` hears its sources and words as they come."""
-        vector, found = await self.find(asked, context, with_vector=True)
+        """Return an answer; the flight publishes its sources and words as they come."""
+        text = await self._standalone(asked, context)
+        vector, found = await self.find(asked, text, context, with_vector=True)
         degraded = list(found.degraded)
         terms = analyzer_of(asked.collection.language).terms
-        passages = relevant(found, asked.text, self._answer.min_similarity, terms)
+        passages = relevant(found, text, self._answer.min_similarity, terms)
         with context.stage("generate"):
-            answer = await self._make(asked, vector, passages, degraded, context)
-        publish(Sources(answer.citations))
-        publish(Delta(answer.text))
+            answer = await self._generate(asked, passages, degraded, context, flight)
+            if answer is None:
+                answer = await self._extract(asked, text, vector, passages)
+                flight.publish(_sources(passages))
+                flight.publish(delta(answer.text))
         ANSWERS.labels(_kind(answer)).inc()
         for dependency in degraded:
             DEGRADED.labels(dependency).inc()
@@ -86,23 +97,51 @@ class Answering:
             degraded=degraded or msgspec.UNSET,
         )
 
-    async def _make(
+    async def _standalone(self, asked: Asked, context: Context) -> str:
+        """Return what to search for: the question, completed by the conversation before it."""
+        turns = asked.conversation.turns
+        if not turns or self._answer.rewrite == "off":
+            return asked.text
+        if self._answer.rewrite == "model" and self._model is not None:
+            with context.stage("rewrite"), contextlib.suppress(UpstreamFailed):
+                return await self._model.rewrite(asked.text, turns, context.deadline)
+        return standalone(asked.text, turns)
+
+    async def _generate(
         self,
         asked: Asked,
-        vector: Array | None,
         passages: Sequence[SearchResult],
         degraded: list[str],
         context: Context,
+        flight: Flight[Event, QueryResponse],
+    ) -> Answer | None:
+        """Return the model's answer; None without a model, or if it failed unheard."""
+        if self._model is None or not passages:
+            return None
+        prompt = self._model.prompt(asked.text, passages, asked.conversation)
+        flight.publish(_sources(prompt.passages))
+
+        def say(text: str) -> None:
+            flight.publish(delta(text))
+
+        try:
+            return await self._model.answer(
+                prompt, asked.conversation.options, context.deadline, say
+            )
+        except UpstreamFailed:
+            # Sources may be told twice, the last ones count; words cannot be taken back.
+            if any(isinstance(event, Delta) for event in flight.events) and not flight.retract():
+                raise
+            degraded.append("llm")
+            return None
+
+    async def _extract(
+        self, asked: Asked, text: str, vector: Array | None, passages: Sequence[SearchResult]
     ) -> Answer:
-        if self._model is not None and passages:
-            try:
-                return await self._model.answer(asked.text, passages, context.deadline)
-            except UpstreamFailed:
-                degraded.append("llm")
         if vector is None:
             raise Unavailable("embedder: no answer, and none can be extracted without it")
         return await extract_answer(
-            asked.text,
+            text,
             vector,
             passages,
             self._vectors.of_texts,
@@ -110,6 +149,10 @@ class Answering:
             limit=self._answer.sentences,
             min_similarity=self._answer.min_similarity,
         )
+
+
+def _sources(passages: Sequence[SearchResult]) -> Sources:
+    return Sources([cite(number, passage) for number, passage in enumerate(passages, 1)])
 
 
 def _kind(answer: Answer) -> str:

@@ -14,9 +14,15 @@ class Sources(msgspec.Struct, frozen=True):
 
 
 class Delta(msgspec.Struct, frozen=True):
-    """The next piece of the answer's text."""
+    """The next piece of the answer's text; ``json`` is the same, encoded once for all readers."""
 
     text: str
+    json: bytes
 
 
 Event = Sources | Delta
+
+
+def delta(text: str) -> Delta:
+    """Return the event that says ``text``."""
+    return Delta(text, msgspec.json.encode(text))

@@ -13,14 +13,14 @@ from ragserve.errors import DeadlineExceeded
 from ragserve.flow.context import Context
 from ragserve.flow.deadline import deadline_after
 from ragserve.flow.flight import Flight, Flights, Publish
-from ragserve.generate import LanguageModel
+from ragserve.generate import NO_CONVERSATION, Conversation, LanguageModel
 from ragserve.metrics import FLIGHTS
 from ragserve.pipeline.answering import Answering
 from ragserve.pipeline.events import Event
 from ragserve.pipeline.question import Asked, check_question
 from ragserve.pipeline.vectors import Vectors
 from ragserve.retrieve import Indexes
-from ragserve.schema import QueryRequest, QueryResponse, SearchRequest, SearchResponse
+from ragserve.schema import QueryResponse, SearchRequest, SearchResponse
 from ragserve.store.catalog import Catalog
 from ragserve.store.pool import Database
 
@@ -48,24 +48,30 @@ class Pipeline:
     async def search(self, request: SearchRequest, context: Context) -> SearchResponse:
         """Return passages, best first."""
         asked = await self._asked(request, context, self._config.search.top_k)
-        _, found = await self._answering.find(asked, context, with_vector=asked.mode != "lexical")
+        _, found = await self._answering.find(
+            asked, asked.text, context, with_vector=asked.mode != "lexical"
+        )
         degraded = list(found.degraded) or msgspec.UNSET
         return SearchResponse(list(found.results), asked.mode, degraded)
 
     async def query(
-        self, request: QueryRequest, context: Context, hear: Publish[Event] | None = None
+        self,
+        request: SearchRequest,
+        context: Context,
+        hear: Publish[Event] | None = None,
+        conversation: Conversation = NO_CONVERSATION,
     ) -> QueryResponse:
         """Answer a question from the best passages, with citations.
 
         ``hear`` is called with each event of the answer as it comes about.
         """
-        asked = await self._asked(request, context, self._config.answer.top_k)
+        asked = await self._asked(request, context, self._config.answer.top_k, conversation)
 
-        async def compute(publish: Publish[Event]) -> QueryResponse:
+        async def compute(flight: Flight[Event, QueryResponse]) -> QueryResponse:
             # Of its own: whoever started the flight may leave it, or have less time than others.
             flying = Context(context.tenant, deadline_after(self._timeout_s, time.monotonic()))
             try:
-                return await self._answering.answer(asked, flying, publish)
+                return await self._answering.answer(asked, flying, flight)
             finally:
                 context.timings.update(flying.timings)
 
@@ -74,10 +80,17 @@ class Pipeline:
         with self._flights.join(key, compute, hear) as flight:
             return await _landing(flight, context)
 
-    async def _asked(self, request: SearchRequest, context: Context, top_k: int) -> Asked:
+    async def _asked(
+        self,
+        request: SearchRequest,
+        context: Context,
+        top_k: int,
+        conversation: Conversation = NO_CONVERSATION,
+    ) -> Asked:
         top_k, parsed = check_question(request, self._config.limits, top_k)
         collection = await self._catalog.get(context.tenant, request.collection)
-        return Asked(request, collection, top_k, request.mode or self._config.search.mode, parsed)
+        mode = request.mode or self._config.search.mode
+        return Asked(request, collection, top_k, mode, parsed, conversation)
 
     @property
     def _timeout_s(self) -> float:

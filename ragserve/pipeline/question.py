@@ -6,6 +6,7 @@ import msgspec
 
 from ragserve.config import LimitsConfig
 from ragserve.errors import InvalidRequest
+from ragserve.generate import NO_CONVERSATION, Conversation
 from ragserve.retrieve import Filter, parse_filter
 from ragserve.schema import Mode, SearchRequest
 from ragserve.store.collections import Collection
@@ -22,6 +23,7 @@ class Asked(msgspec.Struct, frozen=True):
     top_k: int
     mode: Mode
     filter: Filter | None
+    conversation: Conversation = NO_CONVERSATION
 
     @property
     def text(self) -> str:
@@ -40,6 +42,7 @@ class Asked(msgspec.Struct, frozen=True):
                 self.top_k,
                 self.mode,
                 self.request.filter,
+                self.conversation,
             ),
             order="deterministic",
         )

@@ -16,6 +16,7 @@ from ragserve.edge.problem import problem
 from ragserve.embed import open_embedder
 from ragserve.flow.in_flight import InFlight
 from ragserve.flow.signal import Signal
+from ragserve.flow.streams import Streams
 from ragserve.generate import LanguageModel
 from ragserve.handlers import ROUTES, SERVICES, Services
 from ragserve.handlers.openapi import openapi
@@ -79,5 +80,6 @@ async def open_services(
             pipeline=Pipeline(config, database, catalog, indexes, embedder, model),
             changed=changed,
             in_flight=InFlight(),
+            streams=Streams(),
             started_at=time.monotonic(),
         )

@@ -21,6 +21,8 @@ from ragserve.worker.sockets import listening_socket
 log = structlog.get_logger(__name__)
 
 IDLE_GRACE_S = 0.5
+STREAM_END_S = 1.0
+"""Streams that are ended get so long to tell their clients."""
 MIN_OPEN_FILES = 4096
 
 
@@ -75,8 +77,13 @@ async def _drain(services: Services, timeout_s: float) -> None:
     loop = asyncio.get_running_loop()
     until = loop.time() + timeout_s
     await asyncio.sleep(min(IDLE_GRACE_S, timeout_s))
-    if not await services.in_flight.wait_none(max(0.0, until - loop.time())):
-        log.warning("drain_timed_out", in_flight=services.in_flight.count)
+    if await services.in_flight.wait_none(max(0.0, until - loop.time())):
+        return
+    log.warning(
+        "drain_timed_out", in_flight=services.in_flight.count, streams=len(services.streams)
+    )
+    services.streams.end()
+    await services.in_flight.wait_none(STREAM_END_S)
 
 
 def warn_of_limits(backlog: int) -> None:

@@ -33,7 +33,9 @@ def test_a_folder_answers_questions(data_dir: Path, tmp_path: Path) -> None:
         citation["document_id"].rpartition("/")[2] for citation in answer["citations"]
     }
     shown = ragserve(data_dir, "query", "annual leave days")
-    assert "[1] " in shown.stdout
+    for citation in answer["citations"]:
+        assert f"[{citation['index']}]" in answer["answer"]
+        assert f"\n[{citation['index']}] {citation['title']}" in shown.stdout
 
 
 async def test_a_running_server_takes_files_and_questions(data_dir: Path) -> None:

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from ragserve.errors import Unavailable
-from ragserve.flow.flight import Flights, Publish
+from ragserve.flow.flight import Flight, Flights, Publish
 
 
 class Computation:
@@ -20,9 +20,9 @@ class Computation:
         self.started = asyncio.Event()
         self.outcome: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
-    async def __call__(self, publish: Publish[str]) -> str:
+    async def __call__(self, flight: Flight[str, str]) -> str:
         self.calls += 1
-        self.publish = publish
+        self.publish = flight.publish
         self.started.set()
         try:
             return await self.outcome
@@ -115,7 +115,7 @@ async def test_an_abandoned_failure_is_not_reported_as_unseen() -> None:
     flights: Flights[str, str, str] = Flights()
     failed = asyncio.Event()
 
-    async def compute(_: Publish[str]) -> str:
+    async def compute(_: Flight[str, str]) -> str:
         try:
             return await asyncio.Future()
         finally:
@@ -125,3 +125,18 @@ async def test_an_abandoned_failure_is_not_reported_as_unseen() -> None:
     with flights.join("question", compute):
         await asyncio.sleep(0)
     await asyncio.wait_for(failed.wait(), 10)
+
+
+async def test_only_the_unheard_can_be_retracted() -> None:
+    """A computation may begin again as long as nobody has heard what it said."""
+    flights: Flights[str, str, str] = Flights()
+    compute = Computation()
+    heard: list[str] = []
+    with flights.join("question", compute) as flight:
+        await compute.started.wait()
+        flight.publish("wrong")
+        assert flight.retract()
+        with flights.join("question", compute, heard.append):
+            flight.publish("right")
+            assert not flight.retract()
+    assert heard == ["right"]

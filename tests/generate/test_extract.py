@@ -123,8 +123,8 @@ async def test_sentences_are_said_in_the_order_of_their_passages() -> None:
         "The red pump stops slowly.",
     )
     answer = await _extract("red pump stops", found, _Recorder())
-    assert answer.text == "The red pump stops now. [1] The red pump stops slowly. [2]"
-    assert [(c.index, c.document_id) for c in answer.citations] == [(1, "doc-2"), (2, "doc-3")]
+    assert answer.text == "The red pump stops now. [2] The red pump stops slowly. [3]"
+    assert [(c.index, c.document_id) for c in answer.citations] == [(2, "doc-2"), (3, "doc-3")]
     assert answer.model == "extractive"
     assert answer.usage.total_tokens == 0
 
@@ -156,5 +156,5 @@ async def test_of_many_sentences_those_with_the_questions_words_are_compared() -
     fillers = [f"Filler sentence number {n}." for n in range(100)]
     embed = _Recorder()
     answer = await _extract("red pump", passages(*fillers, "The Red pump stops."), embed)
-    assert answer.text == "The Red pump stops. [1]"
+    assert answer.text == "The Red pump stops. [101]"
     assert embed.texts == [*fillers[: SENTENCES_COMPARED - 1], "The Red pump stops."]

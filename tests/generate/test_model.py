@@ -11,7 +11,7 @@ import stamina
 
 from ragserve.errors import DeadlineExceeded, UpstreamFailed
 from ragserve.flow.deadline import deadline_after
-from ragserve.generate import Answer, LanguageModel
+from ragserve.generate import NO_CONVERSATION, Answer, LanguageModel
 from ragserve.schema import Usage
 from tests.conftest import configured
 from tests.embed.scripted import HANG, Reply, ScriptedServer, Step, completion, scripted
@@ -45,7 +45,12 @@ async def _model(
 
 async def _ask(model: LanguageModel, budget_s: float = 30.0) -> Answer:
     now = asyncio.get_running_loop().time()
-    return await model.answer("When does it boil?", FOUND, deadline_after(budget_s, now))
+    said: list[str] = []
+    prompt = model.prompt("When does it boil?", FOUND, NO_CONVERSATION)
+    deadline = deadline_after(budget_s, now)
+    answer = await model.answer(prompt, NO_CONVERSATION.options, deadline, said.append)
+    assert "".join(said) == answer.text
+    return answer
 
 
 async def test_an_answer_comes_with_its_citations_and_costs() -> None:

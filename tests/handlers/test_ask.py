@@ -122,12 +122,6 @@ async def test_bad_requests_name_field_limit_and_value(
     assert set(error) == {"message", "type", "param", "code", "request_id"}
 
 
-async def test_streams_are_refused_clearly(api: Api) -> None:
-    """A client that asks for a stream learns that there is none, instead of getting half of one."""
-    status, answer = await api.post("/v1/query", {"query": "x", "stream": True})
-    assert (status, answer["error"]["param"]) == (400, "stream")
-
-
 async def test_without_the_database_words_still_find(api: Api) -> None:
     """When PostgreSQL is gone, a hybrid search answers from the index and says so."""
     await api.ingest(OFFICE, TRAVEL)

@@ -1,0 +1,133 @@
+"""Server-sent events: one response that grows, straight to the client's transport.
+
+``StreamResponse.write`` costs a coroutine, a join and a drain for every piece; a stream of tokens
+needs none of them. Once aiohttp has sent the head, frames go to the transport as they are, in
+HTTP chunks made here, and aiohttp ends the message. The transport coalesces what is written in
+one turn of the loop.
+
+A reader that does not keep up is not waited for: it is cut off when its backlog passes a bound or
+has not shrunk in time, so that it holds neither memory nor its neighbours who hear the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+from aiohttp import HttpVersion11, web
+
+from ragserve.config import StreamConfig
+from ragserve.handlers.services import REQUEST_ID
+from ragserve.metrics import STREAMS_CUT_OFF, STREAMS_OPEN
+
+E = TypeVar("E")
+
+HEADERS = {
+    "Content-Type": "text/event-stream; charset=utf-8",
+    "Cache-Control": "no-cache",
+    "X-Accel-Buffering": "no",
+}
+KEEP_ALIVE = b": keep-alive\n\n"
+
+
+class EventStream(Generic[E]):
+    """One client's stream. ``encode`` turns an event into complete SSE frames.
+
+    Events that come before ``begin`` are kept; ``started`` says that there is something to begin
+    with, so that a failure before the first event can still be an ordinary error response.
+    """
+
+    def __init__(
+        self, request: web.Request, config: StreamConfig, encode: Callable[[E], bytes]
+    ) -> None:
+        self.started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._request = request
+        self._config = config
+        self._encode = encode
+        self._response = web.StreamResponse(headers=HEADERS)
+        self._response.headers["X-Request-ID"] = request[REQUEST_ID]
+        self._chunked = request.version >= HttpVersion11
+        self._transport: asyncio.Transport | None = None
+        self._early: list[bytes] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self._written = False
+        self._backlog = 0
+
+    def hear(self, event: E) -> None:
+        """Send an event; never waits, never raises."""
+        self.send(self._encode(event))
+
+    def send(self, frames: bytes) -> None:
+        """Send frames of the caller's own."""
+        transport = self._transport
+        if transport is None:
+            self._early.append(frames)
+            if not self.started.done():
+                self.started.set_result(None)
+            return
+        if transport.is_closing():
+            return  # aiohttp has seen it too, and cancels the handler
+        if self._chunked:
+            frames = b"%x\r\n%b\r\n" % (len(frames), frames)
+        transport.write(frames)
+        self._written = True
+        if transport.get_write_buffer_size() > self._config.buffer_bytes:
+            self._cut_off("buffer")
+
+    async def begin(self) -> web.StreamResponse:
+        """Send the head and what has been heard so far."""
+        if self._chunked:
+            self._response.enable_chunked_encoding()
+        await self._response.prepare(self._request)
+        transport = self._request.transport
+        if transport is None:
+            raise ConnectionResetError("the client has left")
+        self._transport = transport
+        STREAMS_OPEN.inc()
+        self._arm()
+        early, self._early = self._early, []
+        if early:
+            self.send(b"".join(early))
+        return self._response
+
+    async def end(self) -> web.StreamResponse:
+        """End the response."""
+        await self._response.write_eof()
+        return self._response
+
+    def close(self) -> None:
+        """Stop the timer; call it however the stream ended."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._transport is not None:
+            STREAMS_OPEN.dec()
+            self._transport = None
+
+    def _arm(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(self._config.keepalive_s, self._look)
+
+    def _look(self) -> None:
+        """Every ``keepalive_s``: is the reader reading, and does it know that we are here?"""
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        backlog = transport.get_write_buffer_size()
+        if backlog and backlog >= self._backlog > 0:
+            self._cut_off("stalled")
+            return
+        self._backlog = backlog
+        if not self._written:
+            self.send(KEEP_ALIVE)
+        self._written = False
+        self._arm()
+
+    def _cut_off(self, reason: str) -> None:
+        STREAMS_CUT_OFF.labels(reason).inc()
+        if self._transport is not None:
+            self._transport.abort()
+
+    def __repr__(self) -> str:
+        state = "waiting" if self._transport is None else "open"
+        return f"<EventStream {state}, {self._backlog} bytes behind>"

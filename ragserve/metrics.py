@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import Counter, Gauge, Histogram, disable_created_metrics
+
+# A second series for every first one, and no sum over processes of it means anything.
+disable_created_metrics()  # type: ignore[no-untyped-call]
 
 _LATENCY = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
@@ -56,3 +59,21 @@ INGEST_STAGE_SECONDS = Histogram(
     buckets=_LATENCY,
 )
 INDEX_COMMITS = Counter("ragserve_index_commits_total", "Commits of the search index.")
+
+# One line a process of the host, see host.overview.
+WORKER_UP = Gauge("ragserve_worker_up", "1 if the process answers its siblings, 0 if not.")
+WORKER_STARTED = Gauge(
+    "ragserve_worker_start_time_seconds", "When the process started, in Unix time."
+)
+WORKER_RSS = Gauge("ragserve_worker_resident_memory_bytes", "Resident memory of the process.")
+WORKER_CONNECTIONS = Gauge("ragserve_worker_connections", "Open connections of clients.")
+LOOP_LAG = Histogram(
+    "ragserve_event_loop_lag_seconds",
+    "How late the event loop is, measured ten times a second.",
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5),
+)
+SCRAPE_SECONDS = Histogram(
+    "ragserve_scrape_seconds",
+    "Time to gather the metrics of the host.",
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1),
+)

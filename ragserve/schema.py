@@ -202,6 +202,16 @@ class Dependency(msgspec.Struct, frozen=True):
     detail: str | UnsetType = UNSET
 
 
+class HostProcess(msgspec.Struct, frozen=True):
+    """A worker, by its number, or the ``ingester``; ``core`` is null unless it is bound to one."""
+
+    worker: str
+    state: Literal["starting", "ready", "draining", "unreachable"]
+    pid: int
+    core: int | None
+    uptime_s: float
+
+
 class HealthResponse(msgspec.Struct, frozen=True):
     """``ok`` if everything works, ``degraded`` if questions are answered without something."""
 
@@ -209,6 +219,7 @@ class HealthResponse(msgspec.Struct, frozen=True):
     version: str
     uptime_s: float
     dependencies: dict[str, Dependency]
+    workers: list[HostProcess]
 
 
 class ReadyResponse(msgspec.Struct, frozen=True):

@@ -175,6 +175,16 @@ def check(settings: Settings) -> int:
     return run(settings.config, settings.data_dir)
 
 
+@cli.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@with_settings
+def status(settings: Settings, as_json: bool) -> int:
+    """Show the processes of this host."""
+    from ragserve.cli.status import run
+
+    return run(settings.config, settings.data_dir, dict(os.environ), as_json=as_json)
+
+
 @cli.command("config")
 def config_command() -> int:
     """Print a configuration file with every setting and its default."""

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from ragserve.config import Config
+from ragserve.host.members import WORKER
 from ragserve.host.sockets import bind_socket
 from ragserve.store.embedded import database_dsn
 from ragserve.supervisor.policy import Slot
@@ -35,6 +36,7 @@ def run(config: Config, data_dir: Path, workers: int, reload: Callable[[], objec
             listener,
             # A worker alone may go where there is room.
             cores[number % len(cores)] if workers > 1 else None,
+            {WORKER: str(number)},
         )
         for number, listener in enumerate(listeners)
     ]

@@ -23,7 +23,9 @@ WELL_KNOWN = {
     "OPENAI_API_KEY": ("llm.api_key", "embedding.api_key"),
 }
 # Named like settings, but for the command line and between our own processes.
-RESERVED = frozenset({"RAGSERVE_CONFIG", "RAGSERVE_LISTEN_FD"})
+RESERVED = frozenset(
+    {"RAGSERVE_CONFIG", "RAGSERVE_LISTEN_FD", "RAGSERVE_WORKER", "RAGSERVE_SUPERVISOR"}
+)
 
 
 def load_config(

@@ -70,6 +70,12 @@ class StorageConfig(Section, frozen=True, forbid_unknown_fields=True):
         str,
         _doc("Embedded database, search index and run files; empty: ~/.local/share/ragserve."),
     ] = ""
+    run_dir: Annotated[
+        str,
+        _doc(
+            "Where this host's processes meet; empty: systemd's RUNTIME_DIRECTORY or data_dir/run."
+        ),
+    ] = ""
 
 
 class DatabaseConfig(Section, frozen=True, forbid_unknown_fields=True):

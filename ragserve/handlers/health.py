@@ -12,8 +12,9 @@ from aiohttp import web
 from ragserve import __version__
 from ragserve.errors import RagserveError
 from ragserve.handlers.body import json_response
-from ragserve.handlers.services import SERVICES, Services
-from ragserve.schema import Dependency, HealthResponse, ReadyResponse
+from ragserve.handlers.services import PRESENCE, SERVICES, Services
+from ragserve.host.overview import Seen, look_around
+from ragserve.schema import Dependency, HealthResponse, HostProcess, ReadyResponse
 from ragserve.store.jobs import count_runners
 
 PROBE_S = 2.0
@@ -26,7 +27,9 @@ async def health(request: web.Request) -> web.Response:
     """
     services = request.app[SERVICES]
     names = ("database", "ingest", "embedder", "llm")
-    results = await asyncio.gather(
+    own = request.app[PRESENCE]
+    seen, *results = await asyncio.gather(
+        look_around(own.directory, "state", own),
         _probe(_database(services)),
         _probe(_ingest(services)),
         _probe(_embedder(services)),
@@ -37,7 +40,12 @@ async def health(request: web.Request) -> web.Response:
     status: Literal["ok", "degraded", "failing"] = "degraded" if failing else "ok"
     if "database" in failing and len(services.indexes) == 0:
         status = "failing"
-    body = HealthResponse(status, __version__, time.monotonic() - services.started_at, dependencies)
+    now = time.monotonic()
+    workers = [_process(one, now) for one in seen]
+    if status == "ok" and any(worker.state == "unreachable" for worker in workers):
+        status = "degraded"
+    uptime_s = now - services.started_at
+    body = HealthResponse(status, __version__, uptime_s, dependencies, workers)
     return json_response(body, status=503 if status == "failing" else 200)
 
 
@@ -59,6 +67,14 @@ async def _probe(check: Awaitable[str | None]) -> Dependency:
     if absent is not None:
         return Dependency("absent", detail=absent)
     return Dependency("ok", _ms(start))
+
+
+def _process(seen: Seen, now: float) -> HostProcess:
+    label, identity, state = seen
+    uptime_s = round(now - identity.started, 1)
+    if state is None:
+        return HostProcess(label, "unreachable", identity.pid, None, uptime_s)
+    return HostProcess(label, state.phase, identity.pid, state.core, uptime_s)
 
 
 async def _database(services: Services) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import msgspec
 from aiohttp import web
 
@@ -15,13 +13,12 @@ from ragserve.flow.in_flight import InFlight
 from ragserve.flow.signal import Signal
 from ragserve.flow.streams import Streams
 from ragserve.generate import LanguageModel
+from ragserve.host.presence import Phase, Presence
 from ragserve.pipeline import Pipeline
 from ragserve.retrieve import Indexes
 from ragserve.store.catalog import Catalog
 from ragserve.store.collections import DEFAULT_TENANT
 from ragserve.store.pool import Database
-
-Phase = Literal["starting", "ready", "draining"]
 
 
 class Services(msgspec.Struct):
@@ -54,6 +51,8 @@ class Services(msgspec.Struct):
 
 SERVICES = web.AppKey("services", Services)
 REQUEST_ID = web.RequestKey("request_id", str)
+PRESENCE = web.AppKey("presence", Presence)
+"""This worker among the processes of its host."""
 
 
 def ingest_salt(embedder: str, max_tokens: int, overlap_tokens: int) -> bytes:

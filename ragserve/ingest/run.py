@@ -17,7 +17,9 @@ import structlog
 from ragserve.config import Config
 from ragserve.embed import open_embedder
 from ragserve.errors import RagserveError
+from ragserve.host.members import run_directory, this_process
 from ragserve.host.notify import Notifier
+from ragserve.host.presence import Phase, Presence
 from ragserve.ingest.indexing import Indexing
 from ragserve.ingest.loop import JobLoop
 from ragserve.store.changes import forget_deletions
@@ -43,12 +45,20 @@ async def run_ingest_process(config: Config, data_dir: Path, dsn: str) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     be_polite()
-    async with ingesting(config, data_dir, dsn, polite=True) as jobs:
+    phase: Phase = "starting"
+    directory = run_directory(config.storage, data_dir, os.environ)
+    identity = this_process("ingester", os.environ)
+    async with (
+        Presence(directory, identity, lambda: phase).entered(),
+        ingesting(config, data_dir, dsn, polite=True) as jobs,
+    ):
         notifier = Notifier(os.environ)
         beating = asyncio.create_task(notifier.beat())
+        phase = "ready"
         notifier.send("READY=1")
         log.info("ingest_ready", pid=os.getpid())
         await stop.wait()
+        phase = "draining"
         notifier.send("STOPPING=1")
         log.info("ingest_drains")
         jobs.stop()

@@ -20,6 +20,7 @@ from types import FrameType
 import structlog
 
 from ragserve.errors import RagserveError
+from ragserve.host.members import SUPERVISOR
 from ragserve.supervisor.notifications import Notifications
 from ragserve.supervisor.policy import SILENT_S, Action, Exit, Policy, Send, Slot, Start
 
@@ -38,15 +39,17 @@ class Program:
         command: Sequence[str],
         listener: socket.socket | None = None,
         cpu: int | None = None,
+        environ: Mapping[str, str] | None = None,
     ) -> None:
         self.slot = slot
+        self._environ = environ or {}
         self._command = command
         self._listener = listener
         self._cpu = cpu
 
     def start(self, notify_address: str) -> subprocess.Popen[bytes]:
         """Start the program with what it inherits."""
-        environ = dict(os.environ)
+        environ = {**os.environ, **self._environ, SUPERVISOR: str(os.getpid())}
         environ["NOTIFY_SOCKET"] = notify_address
         environ["WATCHDOG_USEC"] = str(int(SILENT_S * 1e6))
         environ.pop("WATCHDOG_PID", None)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
-import prometheus_async.aio.web
 from aiohttp import web
 
 from ragserve.config import Config
@@ -18,8 +19,11 @@ from ragserve.flow.in_flight import InFlight
 from ragserve.flow.signal import Signal
 from ragserve.flow.streams import Streams
 from ragserve.generate import LanguageModel
-from ragserve.handlers import ROUTES, SERVICES, Services
+from ragserve.handlers import PRESENCE, ROUTES, SERVICES, Services
+from ragserve.handlers.metrics import metrics
 from ragserve.handlers.openapi import openapi
+from ragserve.host.members import WORKER, run_directory, this_process
+from ragserve.host.presence import Phase, Presence
 from ragserve.pipeline import Pipeline
 from ragserve.retrieve import Indexes
 from ragserve.store.catalog import Catalog
@@ -28,20 +32,41 @@ from ragserve.store.listen import Listener
 from ragserve.store.pool import Database, pool_size
 
 
-def create_app(config: Config, data_dir: Path, dsn: str, *, workers: int = 1) -> web.Application:
-    """Return the application; its services open at start-up and close at clean-up."""
+def create_app(
+    config: Config,
+    data_dir: Path,
+    dsn: str,
+    *,
+    workers: int = 1,
+    listener: socket.socket | None = None,
+) -> web.Application:
+    """Return the application; its services open at start-up and close at clean-up.
+
+    ``listener`` is what it will be served on; a supervisor that takes over may ask for it.
+    """
     app = web.Application(middlewares=[access, problem], client_max_size=config.limits.body_bytes)
     for route in ROUTES:
         app.router.add_route(route.method, route.path, route.handler)
     app.router.add_get("/openapi.json", openapi)
-    app.router.add_get("/metrics", prometheus_async.aio.web.server_stats)
+    app.router.add_get("/metrics", metrics)
+
+    async def presence(app: web.Application) -> AsyncIterator[None]:
+        directory = run_directory(config.storage, data_dir, os.environ)
+        identity = this_process(os.environ.get(WORKER, "0"), os.environ)
+
+        def phase() -> Phase:
+            return app[SERVICES].phase if SERVICES in app else "starting"
+
+        opened = app[PRESENCE] = Presence(directory, identity, phase, listener)
+        async with opened.entered():
+            yield
 
     async def services(app: web.Application) -> AsyncIterator[None]:
         async with open_services(config, data_dir, dsn, workers=workers) as opened:
             app[SERVICES] = opened
             yield
 
-    app.cleanup_ctx.append(services)
+    app.cleanup_ctx.extend((presence, services))
     return app
 
 

@@ -15,6 +15,7 @@ from aiohttp import web
 from ragserve.config import Config
 from ragserve.handlers import SERVICES, Services
 from ragserve.host.notify import Notifier
+from ragserve.metrics import WORKER_CONNECTIONS
 from ragserve.worker.app import create_app
 from ragserve.worker.sockets import listening_socket
 
@@ -34,7 +35,7 @@ async def run_worker(config: Config, data_dir: Path, dsn: str, *, workers: int =
         loop.add_signal_handler(number, stop.set)
     server = config.server
     listener = listening_socket(os.environ, server.host, server.port, server.backlog)
-    app = create_app(config, data_dir, dsn, workers=workers)
+    app = create_app(config, data_dir, dsn, workers=workers, listener=listener)
     runner = web.AppRunner(
         app,
         access_log=None,
@@ -47,6 +48,9 @@ async def run_worker(config: Config, data_dir: Path, dsn: str, *, workers: int =
     notifier = Notifier(os.environ)
     await runner.setup()
     beating = asyncio.create_task(notifier.beat())
+    protocols = runner.server
+    assert protocols is not None  # noqa: S101 - after setup() it is there
+    WORKER_CONNECTIONS.set_function(lambda: len(protocols.connections))
     try:
         site = web.SockSite(runner, listener, backlog=server.backlog)
         await site.start()

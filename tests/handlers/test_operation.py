@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -64,6 +65,8 @@ async def test_health_names_every_dependency(api: Api) -> None:
     states = {name: found["status"] for name, found in health["dependencies"].items()}
     assert states == {"database": "ok", "ingest": "ok", "embedder": "ok", "llm": "absent"}
     assert health["dependencies"]["database"]["latency_ms"] > 0
+    (worker,) = health["workers"]
+    assert (worker["worker"], worker["state"], worker["pid"]) == ("0", "ready", os.getpid())
 
 
 async def test_health_says_when_nobody_ingests(config: Config, tmp_path: Path, dsn: str) -> None:

@@ -4,6 +4,7 @@ from ragserve.config.load import load_config
 from ragserve.config.render import render_defaults
 from ragserve.config.settings import (
     AnswerConfig,
+    CacheConfig,
     ChunkingConfig,
     Config,
     DatabaseConfig,
@@ -21,6 +22,7 @@ from ragserve.config.settings import (
 
 __all__ = [
     "AnswerConfig",
+    "CacheConfig",
     "ChunkingConfig",
     "Config",
     "DatabaseConfig",

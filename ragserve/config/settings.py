@@ -156,6 +156,12 @@ class AnswerConfig(Section, frozen=True, forbid_unknown_fields=True):
     ] = "rule"
 
 
+class CacheConfig(Section, frozen=True, forbid_unknown_fields=True):
+    """Answers kept for those who ask the same."""
+
+    fold_case: Annotated[bool, _doc("Questions that differ in case only are the same.")] = False
+
+
 class StreamConfig(Section, frozen=True, forbid_unknown_fields=True):
     """Answers sent as they are written."""
 
@@ -218,6 +224,7 @@ class Config(Section, frozen=True, forbid_unknown_fields=True):
     chunking: ChunkingConfig = ChunkingConfig()
     search: SearchConfig = SearchConfig()
     answer: AnswerConfig = AnswerConfig()
+    cache: CacheConfig = CacheConfig()
     stream: StreamConfig = StreamConfig()
     llm: LlmConfig = LlmConfig()
     ingest: IngestConfig = IngestConfig()

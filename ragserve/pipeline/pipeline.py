@@ -17,7 +17,7 @@ from ragserve.generate import NO_CONVERSATION, Conversation, LanguageModel
 from ragserve.metrics import FLIGHTS
 from ragserve.pipeline.answering import Answering
 from ragserve.pipeline.events import Event
-from ragserve.pipeline.question import Asked, check_question
+from ragserve.pipeline.question import Asked, check_question, recipe
 from ragserve.pipeline.vectors import Vectors
 from ragserve.retrieve import Indexes
 from ragserve.schema import QueryResponse, SearchRequest, SearchResponse
@@ -38,6 +38,7 @@ class Pipeline:
         model: LanguageModel | None,
     ) -> None:
         self._config = config
+        self._recipe = recipe(config, embedder.name)
         self._catalog = catalog
         vectors = Vectors(embedder, config.embedding.cache_bytes)
         self._answering = Answering(
@@ -75,7 +76,7 @@ class Pipeline:
             finally:
                 context.timings.update(flying.timings)
 
-        key = asked.identity()
+        key = asked.key("query", self._recipe, fold_case=self._config.cache.fold_case)
         FLIGHTS.labels("joined" if key in self._flights else "started").inc()
         with self._flights.join(key, compute, hear) as flight:
             return await _landing(flight, context)

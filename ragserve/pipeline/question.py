@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import msgspec
 
-from ragserve.config import LimitsConfig
+from ragserve.cache.key import Kind, Scope, normalised, question_key, recipe_of
+from ragserve.config import Config, LimitsConfig
 from ragserve.errors import InvalidRequest
-from ragserve.generate import NO_CONVERSATION, Conversation
+from ragserve.generate import NO_CONVERSATION, PROMPT_VERSION, Conversation
 from ragserve.retrieve import Filter, parse_filter
 from ragserve.schema import Mode, SearchRequest
 from ragserve.store.collections import Collection
@@ -30,22 +31,26 @@ class Asked(msgspec.Struct, frozen=True):
         """Return the question's words."""
         return self.request.query
 
-    def identity(self) -> bytes:
-        """Return what tells this question from every other: equal bytes, equal answers."""
+    def scope(self, kind: Kind, recipe: bytes) -> Scope:
+        """Return everything but the words that decides the answer."""
         collection = self.collection
-        return msgspec.json.encode(
-            (
-                collection.tenant,
-                collection.id,
-                collection.version,
-                self.text,
-                self.top_k,
-                self.mode,
-                self.request.filter,
-                self.conversation,
-            ),
-            order="deterministic",
+        return Scope(
+            kind,
+            collection.tenant,
+            collection.id,
+            collection.born,
+            collection.version,
+            self.top_k,
+            self.mode,
+            self.request.filter or None,
+            None if self.conversation == NO_CONVERSATION else self.conversation,
+            recipe,
         )
+
+    def key(self, kind: Kind, recipe: bytes, *, fold_case: bool) -> bytes:
+        """Return what tells this question from every other: equal keys, equal answers."""
+        words = normalised(self.text, fold_case=fold_case)
+        return question_key(self.scope(kind, recipe).partition(), words)
 
 
 def check_question(
@@ -66,3 +71,9 @@ def check_question(
             f"top_k = {top_k} is over limits.top_k = {limits.top_k}", param="top_k"
         )
     return top_k, parse_filter(request.filter)
+
+
+def recipe(config: Config, embedder: str) -> bytes:
+    """Return what stands for everything configured that decides what an answer says."""
+    llm = msgspec.structs.replace(config.llm, api_key="")
+    return recipe_of(embedder, config.search, config.answer, llm, PROMPT_VERSION)

@@ -18,7 +18,10 @@ NEW_JOBS = "ragserve_jobs"
 
 
 class Collection(msgspec.Struct, frozen=True):
-    """A named set of documents with one embedder, one language and a version."""
+    """A named set of documents with one embedder, one language and a version.
+
+    ``born``, microseconds since 1970, tells it from one of the same id in another database.
+    """
 
     id: int
     tenant: str
@@ -27,6 +30,7 @@ class Collection(msgspec.Struct, frozen=True):
     embedder: str
     dimensions: int
     version: int
+    born: int = 0
 
     @property
     def table(self) -> str:
@@ -43,7 +47,10 @@ class CollectionCounts(msgspec.Struct, frozen=True):
     failed: int
 
 
-_COLUMNS = "id, tenant, name, language, embedder, dimensions, version"
+_COLUMNS = (
+    "id, tenant, name, language, embedder, dimensions, version,"
+    " (extract(epoch FROM created_at) * 1000000)::bigint AS born"
+)
 
 
 async def find_collection(database: Database, tenant: str, name: str) -> Collection | None:

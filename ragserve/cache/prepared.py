@@ -1,0 +1,52 @@
+"""Ready responses: bytes that need only what differs from request to request."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+import msgspec
+from aiohttp.http import SERVER_SOFTWARE
+
+
+class Prepared:
+    """A response's bytes: ``head`` without its empty line, ``body``, and when it was stored.
+
+    ``stored_at`` is monotonic seconds, None for what is no cached answer.
+    """
+
+    __slots__ = ("_age", "_age_line", "body", "head", "stored_at")
+
+    def __init__(self, head: bytes, body: bytes, stored_at: float | None = None) -> None:
+        self.head = head
+        self.body = body
+        self.stored_at = stored_at
+        self._age = -1
+        self._age_line = b""
+
+    def age_line(self, now: float) -> bytes:
+        """Return the ``Age`` header (RFC 9111, 5.1), or nothing if this is no cached answer."""
+        if self.stored_at is None:
+            return b""
+        age = int(now - self.stored_at)
+        if age != self._age:
+            self._age = age
+            self._age_line = b"Age: %d\r\n" % age
+        return self._age_line
+
+
+def prepare(
+    status: int, headers: dict[str, str], body: bytes, *, stored_at: float | None = None
+) -> Prepared:
+    """Return a response of these headers besides those that every response has."""
+    lines = [
+        f"HTTP/1.1 {status} {HTTPStatus(status).phrase}",
+        *(f"{name}: {value}" for name, value in headers.items()),
+        f"Content-Length: {len(body)}",
+        f"Server: {SERVER_SOFTWARE}",
+    ]
+    return Prepared(("\r\n".join(lines) + "\r\n").encode("ascii"), body, stored_at)
+
+
+def prepare_json(value: object, *, status: int = 200) -> Prepared:
+    """Return a JSON response."""
+    return prepare(status, {"Content-Type": "application/json"}, msgspec.json.encode(value))

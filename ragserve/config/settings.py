@@ -46,6 +46,9 @@ class ServerConfig(Section, frozen=True, forbid_unknown_fields=True):
     request_timeout_s: Annotated[
         float, _doc("A question's time, over all its stages.", gt=0, le=3600)
     ] = 60.0
+    express_lane: Annotated[
+        bool, _doc("Answer what is in memory before the framework sees it.")
+    ] = True
     drain_timeout_s: Annotated[
         float, _doc("Requests under way may finish this long after a stop.", ge=0)
     ] = 30.0
@@ -211,6 +214,9 @@ class LogConfig(Section, frozen=True, forbid_unknown_fields=True):
         Literal["auto", "json", "console"], _doc("auto: console on a terminal, JSON elsewhere.")
     ] = "auto"
     access: Annotated[bool, _doc("One line for every request.")] = True
+    access_sample: Annotated[
+        int, _doc("Of the answers of the express lane, one in so many gets a line.", ge=1)
+    ] = 100
 
 
 class Config(Section, frozen=True, forbid_unknown_fields=True):

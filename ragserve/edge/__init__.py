@@ -1,1 +1,1 @@
-"""What every request passes before its handler: access, then problem."""
+"""What every request passes before its handler: the express lane, access, problem."""

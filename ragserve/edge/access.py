@@ -20,7 +20,9 @@ log = structlog.get_logger("ragserve.access")
 UNKNOWN_ROUTE = "unknown"
 """One label for all paths that do not exist: labels must be bounded."""
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
+REQUEST_ID_FORM = r"[A-Za-z0-9._:/+=-]{1,128}"
+"""A client's own id, if it is harmless in logs and headers."""
+_REQUEST_ID = re.compile(REQUEST_ID_FORM)
 # Scrapes and probes come every few seconds and say nothing.
 QUIET = frozenset({"/health", "/ready", "/metrics"})
 

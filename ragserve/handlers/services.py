@@ -13,6 +13,7 @@ from ragserve.flow.in_flight import InFlight
 from ragserve.flow.signal import Signal
 from ragserve.flow.streams import Streams
 from ragserve.generate import LanguageModel
+from ragserve.handlers.vitals import Vitals
 from ragserve.host.presence import Phase, Presence
 from ragserve.pipeline import Pipeline
 from ragserve.retrieve import Indexes
@@ -35,6 +36,7 @@ class Services(msgspec.Struct):
     in_flight: InFlight
     streams: Streams
     started_at: float
+    vitals: Vitals
     phase: Phase = "starting"
 
     @property

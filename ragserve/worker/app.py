@@ -11,8 +11,10 @@ from pathlib import Path
 
 from aiohttp import web
 
+from ragserve.cache.prepared import prepare_json
 from ragserve.config import Config
 from ragserve.edge.access import access
+from ragserve.edge.lane import Lane
 from ragserve.edge.problem import problem
 from ragserve.embed import open_embedder
 from ragserve.flow.in_flight import InFlight
@@ -22,10 +24,12 @@ from ragserve.generate import LanguageModel
 from ragserve.handlers import PRESENCE, ROUTES, SERVICES, Services
 from ragserve.handlers.metrics import metrics
 from ragserve.handlers.openapi import openapi
+from ragserve.handlers.vitals import Vitals
 from ragserve.host.members import WORKER, run_directory, this_process
 from ragserve.host.presence import Phase, Presence
 from ragserve.pipeline import Pipeline
 from ragserve.retrieve import Indexes
+from ragserve.schema import ReadyResponse
 from ragserve.store.catalog import Catalog
 from ragserve.store.collections import CHANGED
 from ragserve.store.listen import Listener
@@ -70,6 +74,16 @@ def create_app(
     return app
 
 
+def create_lane(config: Config, services: Services) -> Lane:
+    """Return the express lane of a worker with these services."""
+    ready = prepare_json(ReadyResponse("ready"))
+    return Lane(
+        config.log,
+        lambda: services.phase == "ready",
+        pages={"/ready": lambda _: ready, "/health": services.vitals.try_get},
+    )
+
+
 @asynccontextmanager
 async def open_services(
     config: Config, data_dir: Path, dsn: str, *, workers: int = 1
@@ -106,5 +120,6 @@ async def open_services(
             changed=changed,
             in_flight=InFlight(),
             streams=Streams(),
+            vitals=Vitals(),
             started_at=time.monotonic(),
         )

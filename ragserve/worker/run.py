@@ -7,16 +7,18 @@ import contextlib
 import os
 import resource
 import signal
+import socket
 from pathlib import Path
 
 import structlog
 from aiohttp import web
 
 from ragserve.config import Config
+from ragserve.edge.protocol import LaneSite, check_aiohttp
 from ragserve.handlers import SERVICES, Services
 from ragserve.host.notify import Notifier
 from ragserve.metrics import WORKER_CONNECTIONS
-from ragserve.worker.app import create_app
+from ragserve.worker.app import create_app, create_lane
 from ragserve.worker.sockets import listening_socket
 
 log = structlog.get_logger(__name__)
@@ -52,7 +54,7 @@ async def run_worker(config: Config, data_dir: Path, dsn: str, *, workers: int =
     assert protocols is not None  # noqa: S101 - after setup() it is there
     WORKER_CONNECTIONS.set_function(lambda: len(protocols.connections))
     try:
-        site = web.SockSite(runner, listener, backlog=server.backlog)
+        site = make_site(runner, listener, config, app[SERVICES])
         await site.start()
         app[SERVICES].phase = "ready"
         notifier.send("READY=1")
@@ -68,6 +70,19 @@ async def run_worker(config: Config, data_dir: Path, dsn: str, *, workers: int =
         notifier.close()
         await runner.cleanup()
     log.info("worker_stopped")
+
+
+def make_site(
+    runner: web.AppRunner, listener: socket.socket, config: Config, services: Services
+) -> web.BaseSite:
+    """Return the site of ``listener``, with the express lane if that is possible."""
+    reason = check_aiohttp()
+    if reason is not None:
+        log.warning("express_lane_off", reason=reason)
+    if reason is not None or not config.server.express_lane:
+        return web.SockSite(runner, listener, backlog=config.server.backlog)
+    lane = create_lane(config, services)
+    return LaneSite(runner, listener, lane, backlog=config.server.backlog)
 
 
 async def _drain(services: Services, timeout_s: float) -> None:

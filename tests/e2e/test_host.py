@@ -81,7 +81,10 @@ async def test_a_hung_worker_shows_as_down(data_dir: Path) -> None:
         os.kill(ingester, signal.SIGSTOP)
         try:
             _, up = await scrape(server)
-            _, health = await server.call("GET", "/health")
+            # What /health says may be a second old.
+            async with asyncio.timeout(30):
+                while health["workers"][2]["state"] == "ready":
+                    _, health = await server.call("GET", "/health")
         finally:
             os.kill(ingester, signal.SIGCONT)
         assert up == {"0": 1.0, "1": 1.0, "ingester": 0.0}

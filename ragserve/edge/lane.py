@@ -1,0 +1,221 @@
+"""What the express lane answers: questions whose answer is in memory, ``/health`` and ``/ready``.
+
+An answer from here is the one that aiohttp would have given, but for ``Server-Timing``: the same
+credentials are checked, the same bucket is drawn from, the same metrics are counted. Whatever is
+not certain at once is passed on: an unknown credential, an empty bucket, a question not in memory,
+a header that could change the answer. Nothing here waits.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import time
+from collections.abc import Callable
+from email.utils import formatdate
+from typing import NamedTuple, Protocol
+
+import structlog
+
+from ragserve.cache.prepared import Prepared
+from ragserve.config import LogConfig
+from ragserve.edge.access import REQUEST_ID_FORM
+from ragserve.edge.express import Memo, Plain
+from ragserve.edge.tally import Tally
+
+log = structlog.get_logger("ragserve.access")
+
+JSON_TYPES = frozenset(
+    {b"application/json", b"application/json; charset=utf-8", b"application/json;charset=utf-8"}
+)
+_REQUEST_ID = re.compile(REQUEST_ID_FORM.encode())
+_GOLDEN = 0x9E3779B97F4A7C15
+"""Odd, so adding it again and again visits every 64-bit number before it repeats one."""
+_MASK = 2**64 - 1
+
+
+class Principal(Protocol):
+    """Who asks."""
+
+    @property
+    def tenant(self) -> str:
+        """Return whose documents may answer."""
+
+
+class Authenticator(Protocol):
+    """Knows credentials that were checked before."""
+
+    def try_known(self, authorization: bytes | None, address: str, now: float) -> Principal | None:
+        """Return whose credential it is, None if that takes waiting or an error."""
+
+
+class Decision(Protocol):
+    """A request that may pass."""
+
+    @property
+    def headers(self) -> bytes:
+        """Return the ``RateLimit`` header lines."""
+
+
+class Limiter(Protocol):
+    """Counts requests."""
+
+    def try_take(
+        self, principal: Principal, address: str, route_class: str, now: float
+    ) -> Decision | None:
+        """Count a request; None, and nothing counted, if it may not pass at once."""
+
+
+class Answers(Protocol):
+    """The first cache tier."""
+
+    def try_prepared(self, tenant: str, path: bytes, body: bytes, now: float) -> Prepared | None:
+        """Return the answer to exactly this body, if it is in memory and still true."""
+
+
+class Questions(NamedTuple):
+    """What questions need. ``classes``: path to its class of the limiter."""
+
+    classes: dict[str, str]
+    answers: Answers
+    authenticator: Authenticator
+    limiter: Limiter
+
+
+Page = Callable[[float], Prepared | None]
+"""Gives the answer at a time, if it is the same for everybody."""
+
+
+class Route(NamedTuple):
+    """A route of the lane: a page, which nobody wants in a log, or a question of a class."""
+
+    method: bytes
+    path: bytes
+    tally: Tally
+    page: Page | None = None
+    route_class: str = ""
+
+
+class Ticket(NamedTuple):
+    """A head that the lane may answer: its request is ``total`` bytes long."""
+
+    plain: Plain
+    route: Route
+    total: int
+
+
+class Lane:
+    """Answers plain requests at once, or not at all; not before ``is_open`` says so."""
+
+    def __init__(
+        self,
+        config: LogConfig,
+        is_open: Callable[[], bool],
+        pages: dict[str, Page],
+        questions: Questions | None = None,
+    ) -> None:
+        self.tickets: Memo[Ticket] = Memo()
+        self._is_open = is_open
+        self._routes: dict[bytes, Route] = {}
+        for path, page in pages.items():
+            self._routes[path.encode()] = Route(b"GET", path.encode(), Tally(path, "GET"), page)
+        if questions is not None:
+            for path, kind in questions.classes.items():
+                self._routes[path.encode()] = Route(
+                    b"POST", path.encode(), Tally(path, "POST"), None, kind
+                )
+            self._try_known = questions.authenticator.try_known
+            self._try_prepared = questions.answers.try_prepared
+            self._try_take = questions.limiter.try_take
+        self._sample = config.access_sample if config.access else 0
+        self._until_log = self._sample
+        self._id = secrets.randbits(64)
+        self._date_until = 0.0
+        self._end = b""
+
+    def ticket(self, plain: Plain) -> Ticket | None:
+        """Return a ticket for ``plain`` unless something in it may call for another answer."""
+        route = self._routes.get(plain.target)
+        if route is None or route.method != plain.method or plain.origin is not None:
+            return None
+        if plain.cache_control is not None or plain.pragma is not None:
+            return None
+        if route.page is not None:
+            return Ticket(plain, route, plain.size) if plain.length == 0 else None
+        if plain.length == 0 or (plain.content_type or b"").lower() not in JSON_TYPES:
+            return None
+        if b"event-stream" in (plain.accept or b"").lower():
+            return None
+        return Ticket(plain, route, plain.size + plain.length)
+
+    def answer(self, ticket: Ticket, body: bytes, address: str, now: float) -> bytes | None:
+        """Return the bytes of the answer to ``body``, or None: pass the request on.
+
+        ``now`` is monotonic seconds when the request came.
+        """
+        if not self._is_open():
+            return None
+        plain, route, _ = ticket
+        limits = b""
+        if route.page is not None:
+            prepared = route.page(now)
+            if prepared is None:
+                return None
+        else:
+            principal = self._try_known(plain.authorization, address, now)
+            if principal is None:
+                return None
+            prepared = self._try_prepared(principal.tenant, route.path, body, now)
+            if prepared is None:
+                return None
+            # Last, for what is passed on draws from the bucket there.
+            decision = self._try_take(principal, address, route.route_class, now)
+            if decision is None:
+                return None
+            limits = decision.headers
+        request_id = plain.request_id
+        if request_id is None or not _REQUEST_ID.fullmatch(request_id):
+            self._id = (self._id + _GOLDEN) & _MASK
+            request_id = b"%016x" % self._id
+        if now >= self._date_until:
+            self._tick(now)
+        answer = b"".join(
+            (
+                prepared.head,
+                prepared.age_line(now),
+                limits,
+                b"X-Request-ID: ",
+                request_id,
+                self._end,
+                prepared.body,
+            )
+        )
+        route.tally.count(time.monotonic() - now)
+        if self._sample and route.page is None:
+            self._until_log -= 1
+            if self._until_log <= 0:
+                self._log(route, request_id, address, now)
+        return answer
+
+    def _tick(self, now: float) -> None:
+        """Write the ``Date`` of this second."""
+        wall = time.time()
+        self._date_until = now + 1.0 - wall % 1.0
+        self._end = f"\r\nDate: {formatdate(wall, usegmt=True)}\r\n\r\n".encode("ascii")
+
+    def _log(self, route: Route, request_id: bytes, address: str, now: float) -> None:
+        """Log one answer for ``log.access_sample`` of them."""
+        self._until_log = self._sample
+        log.info(
+            "request",
+            request_id=request_id.decode("ascii"),
+            method=route.method.decode(),
+            path=route.path.decode(),
+            status=200,
+            ms=round((time.monotonic() - now) * 1000, 2),
+            remote=address,
+            sample=self._sample,
+        )
+
+    def __repr__(self) -> str:
+        return f"<Lane {'open' if self._is_open() else 'closed'}, {len(self.tickets)} heads known>"

@@ -1,0 +1,208 @@
+"""Connections: each offers a request to the express lane before aiohttp sees it.
+
+This is the only module that knows aiohttp's insides. It keeps three promises:
+
+- **One parser at a time.** The lane is asked only while aiohttp waits for a request on this
+  connection, and only with bytes that are exactly one plain request. What the lane does not answer
+  goes to aiohttp unchanged. After that the lane must know where the request ends: if that is not
+  certain (several requests at once, a chunked body, anything not plain), aiohttp has the
+  connection for the rest of its life.
+- **Order.** aiohttp waits for a request only when all before it are answered and written.
+- **Bounds.** One answer per call, so a busy client waits for its turn like all others; none while
+  the client does not read; pipelines are left to aiohttp, which stops reading at 32 requests.
+
+Many clients send head and body in two segments. The head of a request that the lane may answer is
+therefore held until its body is here, at most ``HOLD_S``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from time import monotonic
+from typing import Any
+
+import aiohttp
+from aiohttp import web
+from aiohttp.http_parser import HttpRequestParser
+from aiohttp.web_protocol import RequestHandler
+
+from ragserve.edge.express import HEAD_BYTES, parse_plain
+from ragserve.edge.lane import Lane, Ticket
+from ragserve.errors import ConfigurationError
+
+OLDEST_AIOHTTP = (3, 14, 3)
+HOLD_S = 1.0
+"""A body that is not here by then is aiohttp's, which knows how long a body may take."""
+HELD_BYTES = 16 * 1024
+"""Longest request that is held."""
+INSIDES = frozenset(
+    "_waiter _upgraded _paused _close _force_close _request_count _loop "
+    "_next_keepalive_close_time _keepalive_timeout".split()
+)
+"""Attributes of aiohttp's that are relied on."""
+
+
+class Connection(RequestHandler):
+    """One client's connection. ``_lane`` is None once the lane has lost track of it."""
+
+    __slots__ = ("_address", "_due", "_held", "_holding", "_lane", "_total")
+
+    def __init__(self, manager: web.Server, lane: Lane, **options: Any) -> None:
+        super().__init__(manager, **options)
+        self._lane: Lane | None = lane
+        self._address = ""
+        self._due = 0  # bytes of a request's body that aiohttp has yet to get
+        self._held = b""  # the beginning of a request of `_total` bytes
+        self._total = 0
+        self._holding: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin."""
+        peer = transport.get_extra_info("peername")
+        self._address = peer[0] if isinstance(peer, tuple) else ""
+        super().connection_made(transport)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """End."""
+        self._lane = None
+        self._unhold()
+        super().connection_lost(exc)
+
+    def eof_received(self) -> None:
+        """Give aiohttp what was held: more will not come."""
+        if self._held:
+            self._pass_held()
+        super().eof_received()
+
+    def data_received(self, data: bytes) -> None:
+        """Answer one plain request from the lane, or leave the bytes to aiohttp."""
+        lane = self._lane
+        # aiohttp calls this without data to make itself parse what it has kept.
+        if lane is None or self._due or not data:
+            self._pass_body(data)
+            return
+        split = bool(self._held)
+        if split:
+            data = self._unhold() + data
+        end = data.find(b"\r\n\r\n", 0, HEAD_BYTES) + 4
+        head = data[:end]
+        tickets = lane.tickets
+        ticket = tickets.young.get(head)
+        known = ticket is not None
+        if ticket is None:
+            ticket = tickets.find(head) or self._inspect(lane, head, data)
+            if ticket is None:
+                return
+        waiter = self._waiter
+        # Waiting means: no request is queued, parsed or handled, no answer unwritten.
+        if (
+            waiter is None
+            or waiter.done()
+            or self._paused
+            or self._force_close
+            or self._close
+            or self._upgraded
+        ):
+            self._pass_request(data, ticket.total)
+        elif ticket.total == len(data):
+            now = monotonic()
+            answer = lane.answer(ticket, data[end:], self._address, now)
+            if answer is not None:
+                self.transport.write(answer)  # type: ignore[union-attr]  # set while connected
+                self._next_keepalive_close_time = now + self._keepalive_timeout
+                if not known and ticket.plain.repeats:
+                    tickets.remember(head, ticket)
+            else:
+                self._pass_request(data, ticket.total)
+        elif len(data) < ticket.total <= HELD_BYTES and not split:
+            self._held = data
+            self._total = ticket.total
+            # For aiohttp the connection is idle; it must not close it under a request.
+            busy_until = self._loop.time() + 2 * HOLD_S
+            self._next_keepalive_close_time = max(self._next_keepalive_close_time, busy_until)
+            self._holding = self._loop.call_later(HOLD_S, self._pass_held)
+        else:
+            self._pass_request(data, ticket.total)
+
+    def _inspect(self, lane: Lane, head: bytes, data: bytes) -> Ticket | None:
+        """Return a ticket for a head not seen before; without one, the bytes are passed on."""
+        plain = parse_plain(head)
+        if plain is None:
+            self._lane = None
+            super().data_received(data)
+            return None
+        ticket = lane.ticket(plain)
+        if ticket is None:
+            self._pass_request(data, plain.size + plain.length)
+        return ticket
+
+    def _pass_request(self, data: bytes, total: int) -> None:
+        """Give aiohttp a request of ``total`` bytes, or its beginning."""
+        self._due = total - len(data)
+        seen = self._request_count
+        super().data_received(data)
+        if self._due < 0 or self._request_count != seen + 1:
+            self._lane = None
+
+    def _pass_body(self, data: bytes) -> None:
+        """Give aiohttp more of a request that it has begun, or of what the lane cannot follow."""
+        if self._lane is not None:
+            self._due -= len(data)
+            if self._due < 0:
+                self._lane = None
+        super().data_received(data)
+
+    def _pass_held(self) -> None:
+        total = self._total
+        self._pass_request(self._unhold(), total)
+
+    def _unhold(self) -> bytes:
+        data = self._held
+        self._held = b""
+        if self._holding is not None:
+            self._holding.cancel()
+            self._holding = None
+        return data
+
+
+class LaneSite(web.SockSite):
+    """A listening socket whose connections have an express lane."""
+
+    def __init__(
+        self, runner: web.AppRunner, listener: socket.socket, lane: Lane, *, backlog: int
+    ) -> None:
+        super().__init__(runner, listener, backlog=backlog)
+        self._lane = lane
+
+    async def start(self) -> None:
+        """Listen."""
+        await web.BaseSite.start(self)
+        server = self._runner.server
+        if server is None:
+            raise RuntimeError("set the runner up first")
+        loop = asyncio.get_running_loop()
+
+        def connection() -> Connection:
+            return Connection(server, self._lane, loop=loop, **server._kwargs)
+
+        self._server = await loop.create_server(connection, sock=self._sock, backlog=self._backlog)
+
+
+def check_aiohttp() -> str | None:
+    """Return why the lane cannot work with this aiohttp, None if it can.
+
+    Raise ``ConfigurationError`` for an aiohttp that should not be used at all.
+    """
+    version = tuple(int(part) for part in aiohttp.__version__.split(".")[:3] if part.isdigit())
+    if version < OLDEST_AIOHTTP:
+        oldest = ".".join(map(str, OLDEST_AIOHTTP))
+        raise ConfigurationError(f"aiohttp {aiohttp.__version__}: {oldest} or newer is needed")
+    if HttpRequestParser.__module__ != "aiohttp._http_parser":
+        raise ConfigurationError(
+            "aiohttp has no C parser: install its wheel and unset AIOHTTP_NO_EXTENSIONS"
+        )
+    missing = sorted(INSIDES - {name for kind in RequestHandler.__mro__ for name in vars(kind)})
+    if missing:
+        return f"aiohttp {aiohttp.__version__} has no {', '.join(missing)}"
+    return None

@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import pytest
+from structlog.testing import capture_logs
+
+from ragserve.config import LogConfig
+from ragserve.edge.express import parse_plain
+from ragserve.edge.lane import Lane, Questions
+from tests.edge.vectors import get, post
+from tests.edge.wire import Echo, make_lane
+
+
+def ticket_of(lane: Lane, data: bytes) -> object:
+    plain = parse_plain(data[: data.find(b"\r\n\r\n") + 4])
+    assert plain is not None
+    return lane.ticket(plain)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"Cache-Control: no-cache",
+        b"Cache-Control: only-if-cached",
+        b"Pragma: no-cache",
+        b"Origin: https://a",
+        b"Accept: text/event-stream",
+        b"Accept: application/json, Text/Event-Stream",
+    ],
+)
+def test_headers_that_may_change_the_answer_are_passed_on(line: bytes) -> None:
+    """The lane has no ticket for them; with any other header it has."""
+    lane = make_lane()
+    assert ticket_of(lane, post(b"{}", line)) is None
+    assert ticket_of(lane, post(b"{}", b"X-" + line)) is not None
+
+
+def test_only_json_is_a_question() -> None:
+    """Another type, or none, is for the handler to judge; so are bodies where none belongs."""
+    lane = make_lane()
+    for kind in (b"text/plain", b"application/json; charset=latin-1", b""):
+        data = post(b"{}").replace(b"application/json", kind)
+        assert ticket_of(lane, data) is None
+    assert ticket_of(lane, post(b"")) is None
+    assert ticket_of(lane, get(b"Content-Length: 2")) is None
+    data = post(b"{}").replace(b"application/json", b"application/JSON; charset=UTF-8")
+    assert ticket_of(lane, data) is not None
+
+
+def test_what_is_not_known_draws_no_tokens() -> None:
+    """The bucket is asked last: a request that is passed on is counted there, once."""
+    taken = []
+
+    class Counting(Echo):
+        def try_take(self, *arguments: object) -> Echo | None:  # type: ignore[override]
+            taken.append(arguments)
+            return self if len(taken) < 2 else None
+
+    known = Counting()
+    questions = Questions({"/v1/query": "query"}, known, known, known)
+    lane = Lane(LogConfig(access=False), lambda: True, {}, questions)
+    for data, answered, drawn in (
+        (post(b"?"), False, 0),
+        (post(b"{}", b"Authorization: unknown"), False, 0),
+        (post(b"{}"), True, 1),
+        (post(b"{}"), False, 2),
+    ):
+        ticket = ticket_of(lane, data)
+        answer = lane.answer(ticket, data.partition(b"\r\n\r\n")[2], "::1", 0.0)  # type: ignore[arg-type]
+        assert (answer is not None, len(taken)) == (answered, drawn)
+    assert taken[0] == (known, "::1", "query", 0.0)
+
+
+def test_a_closed_lane_answers_nothing() -> None:
+    """While the worker starts or drains, everything is aiohttp's."""
+    ready = make_lane()._routes[b"/ready"].page
+    assert ready is not None
+    phase = ["starting"]
+    lane = Lane(LogConfig(access=False), lambda: phase[0] == "ready", {"/ready": ready})
+    ticket = ticket_of(lane, get())
+    assert lane.answer(ticket, b"", "::1", 0.0) is None  # type: ignore[arg-type]
+    assert repr(lane) == "<Lane closed, 0 heads known>"
+    phase[0] = "ready"
+    assert lane.answer(ticket, b"", "::1", 0.0) is not None  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("sample", "lines"), [(1, 12), (5, 2), (100, 0)])
+def test_the_access_log_is_sampled(sample: int, lines: int) -> None:
+    """One line for so many answers, which says so; probes are never logged."""
+    known = Echo()
+    lane = Lane(
+        LogConfig(access_sample=sample),
+        lambda: True,
+        {"/ready": make_lane()._routes[b"/ready"].page},  # type: ignore[dict-item]
+        Questions({"/v1/query": "query"}, known, known, known),
+    )
+    with capture_logs() as logs:
+        for data in [post(b"{}", b"X-Request-ID: a"), get()] * 12:
+            lane.answer(ticket_of(lane, data), b"", "::1", 0.0)  # type: ignore[arg-type]
+    assert len(logs) == lines
+    for line in logs:
+        del line["ms"]
+        assert line == {
+            "event": "request",
+            "log_level": "info",
+            "request_id": "a",
+            "method": "POST",
+            "path": "/v1/query",
+            "status": 200,
+            "remote": "::1",
+            "sample": sample,
+        }

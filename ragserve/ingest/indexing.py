@@ -91,6 +91,9 @@ class Indexing:
             while changes := await self._next_changes(collection, writer):
                 await asyncio.to_thread(_apply, writer, changes)
                 INDEX_COMMITS.inc()
+            if writer.version < collection.version:
+                # Versions without changes: forgotten deletions, or answers to be given anew.
+                await asyncio.to_thread(writer.commit, collection.version)
         except Unavailable as error:
             log.warning("index_waits", collection=collection_id, error=error.message)
             self._due[collection_id] = None

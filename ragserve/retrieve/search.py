@@ -31,12 +31,15 @@ class Found(msgspec.Struct, frozen=True):
     """Passages, best first.
 
     ``similarities`` holds the cosine of each to the question, None if no vector was compared;
-    ``degraded`` names the dependencies this search had to do without.
+    ``degraded`` names the dependencies this search had to do without. ``version`` is the one the
+    index was at, or before, while it was searched; None if only the database was asked, which is
+    never behind what was committed before the question.
     """
 
     results: Sequence[SearchResult]
     similarities: Sequence[float] | None
     degraded: tuple[str, ...] = ()
+    version: int | None = None
 
 
 class Question(msgspec.Struct, frozen=True):
@@ -65,10 +68,11 @@ async def retrieve(
         missing = () if question.mode == "lexical" else ("embedder",)
         return await _lexical(indexes, collection, question, missing)
     lexical: list[tuple[int, float]] | None = None
+    version: int | None = None
     degraded: tuple[str, ...] = ()
     if question.mode == "hybrid":
         try:
-            lexical = await _candidates(indexes, collection, question)
+            lexical, version = await _candidates(indexes, collection, question)
         except Unavailable:
             degraded = ("index",)
     try:
@@ -81,6 +85,7 @@ async def retrieve(
         [_result(passage) for passage in passages],
         [passage.similarity for passage in passages],
         degraded,
+        version,
     )
 
 
@@ -118,20 +123,22 @@ async def _lexical(
     def search() -> list[tuple[Record, float]]:
         return index.passages(*_request(index, question, question.top_k))
 
-    found = await _run(index, search)
-    return Found([_record_result(record, score) for record, score in found], None, degraded)
+    found, version = await _run(index, search)
+    results = [_record_result(record, score) for record, score in found]
+    return Found(results, None, degraded, version)
 
 
 async def _candidates(
     indexes: Indexes, collection: Collection, question: Question
-) -> list[tuple[int, float]]:
-    """Return chunk ids with lexical scores between 0 and 1."""
+) -> tuple[list[tuple[int, float]], int]:
+    """Return chunk ids with lexical scores between 0 and 1, and the version they come from."""
     index = indexes.get(collection, asyncio.get_running_loop().time())
 
     def search() -> list[tuple[int, float]]:
         return index.candidates(*_request(index, question, CANDIDATES))
 
-    return lexical_scores(await _run(index, search))
+    found, version = await _run(index, search)
+    return lexical_scores(found), version
 
 
 def _request(
@@ -141,10 +148,14 @@ def _request(
     return index.question_terms(question.text), limit, required
 
 
-async def _run(index: CollectionIndex, search: Callable[[], T]) -> T:
+async def _run(index: CollectionIndex, search: Callable[[], T]) -> tuple[T, int]:
+    """Return what ``search`` finds, and the oldest version it can have seen."""
+    before = index.state.version
     if index.documents <= INLINE_PASSAGES:
-        return search()
-    return await asyncio.to_thread(search)
+        return search(), before
+    found = await asyncio.to_thread(search)
+    # Others may have refreshed the index meanwhile; rebuilt, it may even be behind.
+    return found, min(before, index.state.version)
 
 
 def _result(passage: Passage) -> SearchResult:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import time
 from collections.abc import Awaitable, Callable, Mapping
 
 import structlog
@@ -23,20 +24,30 @@ BASE_S = 0.1
 CAP_S = 2.0
 PROBE_S = 5.0
 """A dead peer that sent no FIN is noticed after this long."""
+PROBE_TIMEOUT_S = 5.0
 
 
 class Listener:
-    """Calls back on notifications; ``handlers`` maps a channel to what takes its payload."""
+    """Calls back on notifications; ``handlers`` maps a channel to what takes its payload.
+
+    The connection is probed every ``probe_s``. ``on_alive`` is then called with the monotonic time
+    up to which nothing was missed: a reply comes after all notifications before its question.
+    """
 
     def __init__(
         self,
         database: Database,
         handlers: Mapping[str, Callable[[str], None]],
         on_connect: Callable[[], Awaitable[None]],
+        *,
+        on_alive: Callable[[float], None] = lambda _: None,
+        probe_s: float = PROBE_S,
     ) -> None:
         self._database = database
         self._handlers = handlers
         self._on_connect = on_connect
+        self._on_alive = on_alive
+        self._probe_s = probe_s
         self._task: asyncio.Task[None] | None = None
         self.connected = asyncio.Event()
 
@@ -80,9 +91,11 @@ class Listener:
             self.connected.set()
             while not lost.is_set():
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(lost.wait(), PROBE_S)
+                    await asyncio.wait_for(lost.wait(), self._probe_s)
                 if not lost.is_set():
-                    await connection.execute("SELECT 1", timeout=PROBE_S)
+                    asked_at = time.monotonic()
+                    await connection.execute("SELECT 1", timeout=PROBE_TIMEOUT_S)
+                    self._on_alive(asked_at)
         except (OSError, TimeoutError, *DRIVER_ERRORS) as error:
             raise Unavailable(f"database: {error or type(error).__name__}") from error
         finally:

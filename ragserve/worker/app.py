@@ -30,7 +30,7 @@ from ragserve.host.presence import Phase, Presence
 from ragserve.pipeline import Pipeline
 from ragserve.retrieve import Indexes
 from ragserve.schema import ReadyResponse
-from ragserve.store.catalog import Catalog
+from ragserve.store.catalog import TRUST_S, Catalog
 from ragserve.store.collections import CHANGED
 from ragserve.store.listen import Listener
 from ragserve.store.pool import Database, pool_size
@@ -105,7 +105,13 @@ async def open_services(
             catalog.changed(payload)
             changed.send()
 
-        listener = Listener(database, {CHANGED: note_change}, on_connect=catalog.reload)
+        listener = Listener(
+            database,
+            {CHANGED: note_change},
+            on_connect=catalog.reload,
+            on_alive=catalog.heard,
+            probe_s=TRUST_S / 3,
+        )
         listener.start()
         stack.push_async_callback(listener.stop)
         indexes = Indexes(data_dir)

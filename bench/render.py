@@ -1,0 +1,94 @@
+"""Tables and plots from ``bench/results``: ``python -m bench.render`` writes them into README.
+
+The README has a marked place for them; plots are SVG files beside the results.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from bench.results import RESULTS, read_all
+
+README = Path(__file__).parent.parent / "README.md"
+BEGIN = "<!-- bench: written by python -m bench.render -->"
+END = "<!-- bench: end -->"
+HEAD = (
+    "| | requests/s | × | errors | p50 ms | p95 ms | p99 ms | CPU µs | MB |\n"
+    "|---|---:|---:|---:|---:|---:|---:|---:|---:|"
+)
+
+
+def table(result: dict[str, Any]) -> str:
+    """Return a scenario as Markdown: contender by contender, compared with the first."""
+    lines = [f"**{result['scenario']}**: {result['about']}.", "", HEAD]
+    contenders = result["contenders"]
+    first = next(iter(contenders.values()), None)
+    for name, figures in contenders.items():
+        latency = figures["latency_ms"]
+        share = figures["errors"] / max(1, figures["requests"])
+        ratio = figures["requests_per_s"] / max(0.1, first["requests_per_s"]) if first else 0.0
+        lines.append(
+            f"| {name} | {figures['requests_per_s']:,.0f} | {ratio:.2f} | {share:.1%}"
+            f" | {latency['p50']:.2f} | {latency['p95']:.2f} | {latency['p99']:.2f}"
+            f" | {figures['cpu_us']:.0f} | {figures['memory_mb']:.0f} |"
+        )
+    lines += [
+        f"| {name} | not run: {reason} | | | | | | | |"
+        for name, reason in result["not_run"].items()
+    ]
+    return "\n".join(lines)
+
+
+def origin(result: dict[str, Any]) -> str:
+    """Return where a result is from, in one line."""
+    here = result["environment"]
+    return (
+        f"Servers on {result['server_cores']} of {here['cores']} cores of one machine"
+        f" ({here['machine']}, Linux {here['kernel']}), the load generator on the others;"
+        f" Python {here['python']}, commit {here['commit']}, {here['at'][:10]}."
+    )
+
+
+def plot(result: dict[str, Any], path: Path) -> None:
+    """Draw a scenario's requests per second as bars."""
+    import matplotlib as mpl
+
+    mpl.use("svg")
+    mpl.rcParams["svg.hashsalt"] = "ragserve"
+    from matplotlib import pyplot
+
+    names = list(result["contenders"])
+    rates = [figures["requests_per_s"] for figures in result["contenders"].values()]
+    figure, axes = pyplot.subplots(figsize=(7, 0.5 + 0.4 * len(names)), layout="constrained")
+    axes.barh(names[::-1], rates[::-1], color=["#7a8ca3"] * (len(names) - 1) + ["#c1440e"])
+    axes.bar_label(axes.containers[0], fmt="{:,.0f}", padding=3)
+    axes.set_xlabel("requests/s")
+    axes.margins(x=0.12)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, metadata={"Date": None})
+    pyplot.close(figure)
+
+
+def main() -> None:
+    """Run from the command line."""
+    results = read_all()
+    parts = []
+    for result in results:
+        parts.append(table(result))
+        if len(result["contenders"]) > 1:
+            picture = RESULTS / f"{result['scenario']}.svg"
+            plot(result, picture)
+            parts.append(f"![{result['scenario']}](bench/results/{picture.name})")
+    parts += sorted({origin(result) for result in results})
+    text = README.read_text(encoding="utf-8")
+    before, found, rest = text.partition(BEGIN)
+    _, ended, after = rest.partition(END)
+    if not found or not ended:
+        raise SystemExit(f"{README}: no place marked {BEGIN} … {END}")
+    body = "\n\n".join(parts)
+    README.write_text(f"{before}{BEGIN}\n{body}\n{END}{after}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

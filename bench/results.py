@@ -1,0 +1,87 @@
+"""Results on disk: what was measured, on which machine, by which command."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import os
+import platform
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+PACKAGES = ("ragserve", "aiohttp", "uvloop", "msgspec", "fastapi", "uvicorn", "pydantic")
+PROGRAMS = (("go", "version"), ("nginx", "-v"), ("wrk", "-v"))
+
+Run = dict[str, Any]
+
+
+def environment() -> dict[str, Any]:
+    """Return what a reader must know to judge the figures."""
+    return {
+        "at": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+        "commit": _said("git", "rev-parse", "--short", "HEAD"),
+        "changed": bool(_said("git", "status", "--porcelain", "--untracked-files=no")),
+        "command": " ".join(["python -m bench.run", *sys.argv[1:]]),
+        "machine": _processor(),
+        "cores": os.cpu_count(),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "packages": {name: _installed(name) for name in PACKAGES},
+        "programs": {name: _said(name, flag) for name, flag in PROGRAMS},
+    }
+
+
+def summary(runs: list[Run]) -> Run:
+    """Return the median of each figure over the runs of one contender; errors are added up."""
+    return {
+        "runs": len(runs),
+        "requests_per_s": round(median(run["requests_per_s"] for run in runs), 1),
+        "errors": sum(run["errors"] for run in runs),
+        "requests": sum(run["requests"] for run in runs),
+        "latency_ms": {
+            name: round(median(run["latency_ms"].get(name, 0.0) for run in runs), 3)
+            for name in ("p50", "p95", "p99", "max")
+        },
+        "cpu_us": round(median(run["cpu_us"] for run in runs), 1),
+        "memory_mb": round(median(run["memory_mb"] for run in runs), 1),
+    }
+
+
+def write(name: str, result: dict[str, Any]) -> Path:
+    """Keep a scenario's result; it replaces the one before."""
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    path.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return path
+
+
+def read_all() -> list[dict[str, Any]]:
+    """Return all that is kept, by name."""
+    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("*.json"))]
+
+
+def _said(*command: str) -> str | None:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=10)
+    except FileNotFoundError:
+        return None
+    return (done.stdout or done.stderr).strip().partition("\n")[0]
+
+
+def _installed(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()

@@ -1,0 +1,79 @@
+"""What is measured: which load, on whom, how often."""
+
+from __future__ import annotations
+
+import os
+from typing import NamedTuple
+
+from bench.contenders import Contender, behind_nginx, fastapi, gin, nginx_return, ragserve
+
+CORES = len(os.sched_getaffinity(0))
+SERVER_CORES = max(1, CORES // 2)
+
+
+class Load(NamedTuple):
+    """``users`` who think for ``think_s`` on average, or requests at ``rate`` a second."""
+
+    users: int = 64
+    think_s: float = 0.0
+    rate: float = 0.0
+    zipf: float = 1.0
+    fresh: bool = False
+    """Every question is a new one, so that no cache can answer."""
+
+
+class Scenario(NamedTuple):
+    """A load on each contender in turn. The first contender is what others are compared with."""
+
+    name: str
+    about: str
+    load: Load
+    contenders: tuple[Contender, ...]
+
+
+RAGSERVE = ragserve("ragserve", SERVER_CORES)
+ORDINARY = ragserve("ragserve, lane off", SERVER_CORES, {"RAGSERVE_SERVER__EXPRESS_LANE": "false"})
+FASTAPI = fastapi("FastAPI", 1)
+FASTAPIS = behind_nginx("4 FastAPI behind nginx", fastapi("FastAPI × 4", 4))
+GIN = gin("Gin", 1)
+GINS = behind_nginx("5 Gin behind nginx", gin("Gin × 5", 5))
+LIMIT = nginx_return("nginx return 200")
+ALL = (RAGSERVE, FASTAPI, FASTAPIS, GIN, GINS, LIMIT)
+
+
+def _users(count: int) -> Scenario:
+    return Scenario(
+        f"users-{count}",
+        f"{count} people ask what has been asked before, every half a second on average",
+        Load(users=count, think_s=0.5),
+        ALL,
+    )
+
+
+SCENARIOS = {
+    scenario.name: scenario
+    for scenario in (
+        _users(100),
+        _users(500),
+        _users(1000),
+        _users(2000),
+        Scenario(
+            "cached",
+            "64 connections ask what has been asked before, without a pause",
+            Load(users=64),
+            (RAGSERVE, ORDINARY, FASTAPI, GIN, LIMIT),
+        ),
+        Scenario(
+            "cached-1000",
+            "1,000 connections ask what has been asked before, without a pause",
+            Load(users=1000),
+            (RAGSERVE, FASTAPI, GIN, LIMIT),
+        ),
+        Scenario(
+            "uncached",
+            "32 connections ask new questions: embedding, retrieval and an answer each",
+            Load(users=32, fresh=True),
+            (RAGSERVE,),
+        ),
+    )
+}

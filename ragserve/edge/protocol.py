@@ -46,15 +46,16 @@ INSIDES = frozenset(
 class Connection(RequestHandler):
     """One client's connection. ``_lane`` is None once the lane has lost track of it."""
 
-    __slots__ = ("_address", "_due", "_held", "_holding", "_lane", "_total")
+    __slots__ = ("_address", "_due", "_head", "_held", "_holding", "_lane", "_ticket")
 
     def __init__(self, manager: web.Server, lane: Lane, **options: Any) -> None:
         super().__init__(manager, **options)
         self._lane: Lane | None = lane
         self._address = ""
         self._due = 0  # bytes of a request's body that aiohttp has yet to get
-        self._held = b""  # the beginning of a request of `_total` bytes
-        self._total = 0
+        self._held = b""  # the beginning of a request that `_ticket` allows
+        self._head = b""
+        self._ticket: Ticket | None = None
         self._holding: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -82,48 +83,48 @@ class Connection(RequestHandler):
         if lane is None or self._due or not data:
             self._pass_body(data)
             return
-        split = bool(self._held)
-        if split:
-            data = self._unhold() + data
+        if self._held:
+            self._finish(lane, data)
+            return
         end = data.find(b"\r\n\r\n", 0, HEAD_BYTES) + 4
         head = data[:end]
         tickets = lane.tickets
-        ticket = tickets.young.get(head)
-        known = ticket is not None
+        ticket = tickets.young.get(head) or tickets.find(head) or self._inspect(lane, head, data)
         if ticket is None:
-            ticket = tickets.find(head) or self._inspect(lane, head, data)
-            if ticket is None:
-                return
-        waiter = self._waiter
-        # Waiting means: no request is queued, parsed or handled, no answer unwritten.
-        if (
-            waiter is None
-            or waiter.done()
-            or self._paused
-            or self._force_close
-            or self._close
-            or self._upgraded
-        ):
-            self._pass_request(data, ticket.total)
-        elif ticket.total == len(data):
-            now = monotonic()
-            answer = lane.answer(ticket, data[end:], self._address, now)
-            if answer is not None:
-                self.transport.write(answer)  # type: ignore[union-attr]  # set while connected
-                self._next_keepalive_close_time = now + self._keepalive_timeout
-                if not known and ticket.plain.repeats:
-                    tickets.remember(head, ticket)
-            else:
+            return
+        if ticket.total == len(data):
+            if not self._try_answer(lane, ticket, head, data[end:]):
                 self._pass_request(data, ticket.total)
-        elif len(data) < ticket.total <= HELD_BYTES and not split:
-            self._held = data
-            self._total = ticket.total
-            # For aiohttp the connection is idle; it must not close it under a request.
-            busy_until = self._loop.time() + 2 * HOLD_S
-            self._next_keepalive_close_time = max(self._next_keepalive_close_time, busy_until)
-            self._holding = self._loop.call_later(HOLD_S, self._pass_held)
+        elif len(data) < ticket.total <= HELD_BYTES and self._is_idle():
+            self._hold(ticket, head, data)
         else:
             self._pass_request(data, ticket.total)
+
+    def _is_idle(self) -> bool:
+        """Return whether aiohttp waits for a request, and the client reads what it gets.
+
+        Waiting means: no request is queued, parsed or handled, no answer unwritten.
+        """
+        waiter = self._waiter
+        return (
+            waiter is not None
+            and not waiter.done()
+            and not (self._paused or self._force_close or self._close or self._upgraded)
+        )
+
+    def _try_answer(self, lane: Lane, ticket: Ticket, head: bytes, body: bytes) -> bool:
+        """Answer a whole request, if this is the time and the lane can."""
+        if not self._is_idle():
+            return False
+        now = monotonic()
+        answer = lane.answer(ticket, body, self._address, now)
+        if answer is None:
+            return False
+        self.transport.write(answer)  # type: ignore[union-attr]  # set while connected
+        self._next_keepalive_close_time = now + self._keepalive_timeout
+        if head not in lane.tickets.young and ticket.plain.repeats:
+            lane.tickets.remember(head, ticket)
+        return True
 
     def _inspect(self, lane: Lane, head: bytes, data: bytes) -> Ticket | None:
         """Return a ticket for a head not seen before; without one, the bytes are passed on."""
@@ -153,13 +154,44 @@ class Connection(RequestHandler):
                 self._lane = None
         super().data_received(data)
 
+    def _hold(self, ticket: Ticket, head: bytes, data: bytes) -> None:
+        """Wait for the rest of a request."""
+        self._held = data
+        self._ticket = ticket
+        self._head = head
+        # For aiohttp the connection is idle; it must not close it under a request.
+        busy_until = self._loop.time() + 2 * HOLD_S
+        self._next_keepalive_close_time = max(self._next_keepalive_close_time, busy_until)
+        self._holding = self._loop.call_later(HOLD_S, self._pass_held)
+
+    def _finish(self, lane: Lane, data: bytes) -> None:
+        """Go on with a held request, whose next segment is ``data``.
+
+        What aiohttp gets, it gets in the client's segments: it answers nothing in a segment in
+        which it finds a fault.
+        """
+        ticket, head = self._ticket, self._head
+        whole = self._held + data
+        if (
+            ticket is None
+            or ticket.total != len(whole)
+            or not self._try_answer(lane, ticket, head, whole[len(head) :])
+        ):
+            self._pass_held()
+            self.data_received(data)
+        else:
+            self._unhold()
+
     def _pass_held(self) -> None:
-        total = self._total
-        self._pass_request(self._unhold(), total)
+        ticket = self._ticket
+        data = self._unhold()
+        if ticket is not None:
+            self._pass_request(data, ticket.total)
 
     def _unhold(self) -> bytes:
         data = self._held
-        self._held = b""
+        self._held = self._head = b""
+        self._ticket = None
         if self._holding is not None:
             self._holding.cancel()
             self._holding = None

@@ -32,6 +32,9 @@ PLAIN = {
     "bad request id": get(b"X-Request-ID: a b"),
     "keep-alive": get(b"Connection: keep-alive"),
     "host with port": b"GET /ready HTTP/1.1\r\nHost: [::1]:8080\r\n\r\n",
+    "request in a value": b"GET /v1/query HTTP/1.1\r\nX-A: " + get(),
+    "request in a body": post(SMUGGLED),
+    "request in an unread body": post(SMUGGLED, path=b"/unread"),
     "no space after colon": b"GET /ready HTTP/1.1\r\nhOsT:a\r\n\r\n",
     "spaces around value": b"GET /ready HTTP/1.1\r\nHost:   a  \r\n\r\n",
     "every token character": get(b"!#$%&'*+-.^_`|~09azAZ: x"),
@@ -51,6 +54,10 @@ UNUSUAL = {
         b"GET", b"POST"
     )
     + b"1\r\na\r\n0\r\nX: 1\r\n\r\n",
+    "request in a chunk": get(b"Transfer-Encoding: chunked").replace(b"GET", b"POST")
+    + b"%x\r\n" % len(SMUGGLED)
+    + SMUGGLED
+    + b"\r\n0\r\n\r\n",
     "close": get(b"Connection: close"),
     "HTTP/1.0": get().replace(b"1.1", b"1.0"),
     "HTTP/1.0 keep-alive": get(b"Connection: keep-alive").replace(b"1.1", b"1.0"),

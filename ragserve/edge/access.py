@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import re
-import secrets
+import functools
 import time
 from collections.abc import Awaitable, Callable
 
 import structlog
 from aiohttp import web
 
+from ragserve.edge.request_id import REQUEST_IDS
 from ragserve.handlers import REQUEST_ID, SERVICES
-from ragserve.metrics import HTTP_IN_FLIGHT, HTTP_REQUESTS, HTTP_SECONDS
+from ragserve.metrics import HTTP_REQUESTS, HTTP_SECONDS
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -20,11 +20,11 @@ log = structlog.get_logger("ragserve.access")
 UNKNOWN_ROUTE = "unknown"
 """One label for all paths that do not exist: labels must be bounded."""
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-REQUEST_ID_FORM = r"[A-Za-z0-9._:/+=-]{1,128}"
-"""A client's own id, if it is harmless in logs and headers."""
-_REQUEST_ID = re.compile(REQUEST_ID_FORM)
 # Scrapes and probes come every few seconds and say nothing.
 QUIET = frozenset({"/health", "/ready", "/metrics"})
+# Looking a labelled metric up costs as much as counting; labels are few.
+_requests = functools.cache(HTTP_REQUESTS.labels)
+_seconds = functools.cache(HTTP_SECONDS.labels)
 
 
 @web.middleware
@@ -32,14 +32,13 @@ async def access(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Give the request an id, measure it, log it."""
     start = time.perf_counter()
     services = request.app[SERVICES]
-    request_id = _request_id(request)
+    request_id = REQUEST_IDS.text(request.headers.get("X-Request-ID", ""))
     request[REQUEST_ID] = request_id
-    resource = request.match_info.route.resource
-    route = resource.canonical if resource is not None else UNKNOWN_ROUTE
+    # aiohttp runs each request in a task, and so in a context, of its own.
+    structlog.contextvars.bind_contextvars(request_id=request_id)
     status = 499  # nginx's number for a client that left; replaced by what is answered
-    HTTP_IN_FLIGHT.inc()
     try:
-        with services.in_flight, structlog.contextvars.bound_contextvars(request_id=request_id):
+        with services.in_flight:
             response = await handler(request)
         status = response.status
         if not response.prepared:
@@ -48,10 +47,11 @@ async def access(request: web.Request, handler: Handler) -> web.StreamResponse:
                 response.force_close()
     finally:
         seconds = time.perf_counter() - start
-        HTTP_IN_FLIGHT.dec()
+        resource = request.match_info.route.resource
+        route = resource.canonical if resource is not None else UNKNOWN_ROUTE
         method = request.method if request.method in METHODS else "other"
-        HTTP_REQUESTS.labels(route, method, status).inc()
-        HTTP_SECONDS.labels(route).observe(seconds)
+        _requests(route, method, status).inc()
+        _seconds(route).observe(seconds)
         if services.config.log.access and route not in QUIET:
             log.info(
                 "request",
@@ -63,9 +63,3 @@ async def access(request: web.Request, handler: Handler) -> web.StreamResponse:
                 remote=request.remote,
             )
     return response
-
-
-def _request_id(request: web.Request) -> str:
-    """Return the client's id if it is harmless in logs and headers, a new one otherwise."""
-    given = request.headers.get("X-Request-ID", "")
-    return given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)

@@ -8,8 +8,6 @@ a header that could change the answer. Nothing here waits.
 
 from __future__ import annotations
 
-import re
-import secrets
 import time
 from collections.abc import Callable
 from email.utils import formatdate
@@ -19,8 +17,8 @@ import structlog
 
 from ragserve.cache.prepared import Prepared
 from ragserve.config import LogConfig
-from ragserve.edge.access import REQUEST_ID_FORM
 from ragserve.edge.express import Memo, Plain
+from ragserve.edge.request_id import REQUEST_IDS
 from ragserve.edge.tally import Tally
 
 log = structlog.get_logger("ragserve.access")
@@ -28,10 +26,6 @@ log = structlog.get_logger("ragserve.access")
 JSON_TYPES = frozenset(
     {b"application/json", b"application/json; charset=utf-8", b"application/json;charset=utf-8"}
 )
-_REQUEST_ID = re.compile(REQUEST_ID_FORM.encode())
-_GOLDEN = 0x9E3779B97F4A7C15
-"""Odd, so adding it again and again visits every 64-bit number before it repeats one."""
-_MASK = 2**64 - 1
 
 
 class Principal(Protocol):
@@ -129,7 +123,6 @@ class Lane:
             self._try_take = questions.limiter.try_take
         self._sample = config.access_sample if config.access else 0
         self._until_log = self._sample
-        self._id = secrets.randbits(64)
         self._date_until = 0.0
         self._end = b""
 
@@ -173,10 +166,7 @@ class Lane:
             if decision is None:
                 return None
             limits = decision.headers
-        request_id = plain.request_id
-        if request_id is None or not _REQUEST_ID.fullmatch(request_id):
-            self._id = (self._id + _GOLDEN) & _MASK
-            request_id = b"%016x" % self._id
+        request_id = REQUEST_IDS.encoded(plain.request_id)
         if now >= self._date_until:
             self._tick(now)
         answer = b"".join(

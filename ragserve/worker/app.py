@@ -27,6 +27,7 @@ from ragserve.handlers.openapi import openapi
 from ragserve.handlers.vitals import Vitals
 from ragserve.host.members import WORKER, run_directory, this_process
 from ragserve.host.presence import Phase, Presence
+from ragserve.metrics import HTTP_IN_FLIGHT
 from ragserve.pipeline import Pipeline
 from ragserve.retrieve import Indexes
 from ragserve.schema import ReadyResponse
@@ -115,6 +116,8 @@ async def open_services(
         listener.start()
         stack.push_async_callback(listener.stop)
         indexes = Indexes(data_dir)
+        in_flight = InFlight()
+        HTTP_IN_FLIGHT.set_function(lambda: in_flight.count)
         yield Services(
             config=config,
             database=database,
@@ -124,7 +127,7 @@ async def open_services(
             model=model,
             pipeline=Pipeline(config, database, catalog, indexes, embedder, model),
             changed=changed,
-            in_flight=InFlight(),
+            in_flight=in_flight,
             streams=Streams(),
             vitals=Vitals(),
             started_at=time.monotonic(),

@@ -106,6 +106,14 @@ class DeadlineExceeded(RagserveError):
     code = "deadline_exceeded"
 
 
+class NotCached(RagserveError):
+    """The client wanted a kept answer or none (RFC 9111, 5.2.1.7)."""
+
+    status = 504
+    type = "invalid_request_error"
+    code = "not_cached"
+
+
 class ConfigurationError(RagserveError):
     """The configuration cannot be used; the process does not start."""
 

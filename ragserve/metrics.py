@@ -66,6 +66,17 @@ DEGRADED = Counter("ragserve_degraded_total", "Answers given without a dependenc
 EMBEDDING_CACHE = Counter(
     "ragserve_embedding_cache_total", "Texts looked up in the cache of vectors.", ["result"]
 )
+CACHE_LOOKUPS = Counter(
+    "ragserve_cache_lookups_total",
+    "Answers looked up, by tier (memory, redis) and result (hit, stale, miss).",
+    ["tier", "result"],
+)
+CACHE_BYTES = Gauge("ragserve_cache_bytes", "Memory that answers take in this process.", ["tier"])
+CACHE_REFRESHES = Counter(
+    "ragserve_cache_refreshes_total",
+    "Kept answers computed again before or after their end, by result (done, failed).",
+    ["result"],
+)
 FLIGHTS = Counter(
     "ragserve_flights_total", "Questions that started a computation or joined one.", ["result"]
 )

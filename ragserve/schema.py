@@ -87,7 +87,7 @@ class QueryResponse(msgspec.Struct, frozen=True):
     citations: list[Citation]
     model: str
     usage: Usage
-    cache: Literal["miss"]
+    cache: Literal["hit", "miss"]
     degraded: list[str] | UnsetType = UNSET
 
 
@@ -98,7 +98,7 @@ class AnswerEnd(msgspec.Struct, frozen=True):
     cited: list[int]
     model: str
     usage: Usage
-    cache: Literal["miss"]
+    cache: Literal["hit", "miss"]
     degraded: list[str] | UnsetType = UNSET
 
 

@@ -52,6 +52,13 @@ class LocalCache(Generic[K, V]):
         if entry is not None:
             self.size_bytes -= entry.size
 
+    def items(self) -> list[tuple[K, V]]:
+        """Return all keys and values, least recently used first; expired ones too."""
+        return [(key, entry.value) for key, entry in self._entries.items()]
+
+    def __contains__(self, key: K) -> bool:
+        return key in self._entries
+
     def __len__(self) -> int:
         return len(self._entries)
 

@@ -162,6 +162,16 @@ class AnswerConfig(Section, frozen=True, forbid_unknown_fields=True):
 class CacheConfig(Section, frozen=True, forbid_unknown_fields=True):
     """Answers kept for those who ask the same."""
 
+    memory_bytes: Annotated[
+        int, _doc("Memory for answers, per worker; 0: none are kept there.", ge=0)
+    ] = 64 * 1024**2
+    ttl_s: Annotated[
+        float, _doc("An answer is fresh this long; changed documents end it at once.", gt=0)
+    ] = 3600.0
+    stale_s: Annotated[
+        float, _doc("Then it is still given for so long, while it is computed anew.", ge=0)
+    ] = 300.0
+    negative_ttl_s: Annotated[float, _doc("The same for answers that found nothing.", gt=0)] = 30.0
     fold_case: Annotated[bool, _doc("Questions that differ in case only are the same.")] = False
 
 

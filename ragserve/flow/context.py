@@ -11,14 +11,20 @@ from ragserve.metrics import STAGE_SECONDS
 
 
 class Context:
-    """One request's tenant, deadline and timings (stage to seconds)."""
+    """One request's tenant, deadline and timings (stage to seconds).
 
-    __slots__ = ("deadline", "tenant", "timings")
+    ``cache`` is the value of ``Cache-Status``, once it is known; ``age_s`` that of ``Age`` for an
+    answer that was kept.
+    """
+
+    __slots__ = ("age_s", "cache", "deadline", "tenant", "timings")
 
     def __init__(self, tenant: str, deadline: Deadline) -> None:
         self.tenant = tenant
         self.deadline = deadline
         self.timings: dict[str, float] = {}
+        self.cache = ""
+        self.age_s: int | None = None
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -31,6 +37,17 @@ class Context:
             seconds = time.monotonic() - start
             self.timings[name] = self.timings.get(name, 0.0) + seconds
             STAGE_SECONDS.labels(name).observe(seconds)
+
+    def headers(self) -> dict[str, str]:
+        """Return what the response's head says of how the answer came about."""
+        headers = {}
+        if self.cache:
+            headers["Cache-Status"] = self.cache
+        if self.age_s is not None:
+            headers["Age"] = str(self.age_s)
+        if self.timings:
+            headers["Server-Timing"] = self.server_timing()
+        return headers
 
     def server_timing(self) -> str:
         """Return the ``Server-Timing`` header, in milliseconds."""

@@ -10,12 +10,16 @@ NO_ANSWER = "The documents do not contain anything relevant to this question."
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """``text`` with marks such as ``[2]``, each of which is the index of a citation."""
+    """``text`` with marks such as ``[2]``, each of which is the index of a citation.
+
+    ``complete`` is false for a text that was cut off.
+    """
 
     text: str
     citations: list[Citation]
     model: str
     usage: Usage = Usage()
+    complete: bool = True
 
 
 def cite(index: int, passage: SearchResult) -> Citation:

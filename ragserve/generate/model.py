@@ -87,7 +87,13 @@ class LanguageModel:
         text = marks.feed(_text_of(reply)) + marks.end()
         say(text)
         citations = [cite(index, prompt.passages[index - 1]) for index in marks.indexes]
-        return Answer(text, citations, reply.model or self._config.model, _count(reply.usage))
+        return Answer(
+            text,
+            citations,
+            reply.model or self._config.model,
+            _count(reply.usage),
+            complete=reply.choices[0].finish_reason in (None, "stop"),
+        )
 
     async def rewrite(self, question: str, history: Sequence[Turn], deadline: Deadline) -> str:
         """Return the question as it reads without the conversation before it."""

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import msgspec
 from aiohttp import web
 
+from ragserve.cache import Wishes, parse_wishes
+from ragserve.flow.context import Context
 from ragserve.handlers.body import json_response, read_json
 from ragserve.handlers.services import SERVICES
 from ragserve.handlers.sse import EventStream
 from ragserve.handlers.streams import stream
-from ragserve.pipeline import Event, Sources
+from ragserve.pipeline import Answered, Event, Sources
 from ragserve.schema import AnswerEnd, QueryRequest, QueryResponse, SearchRequest
 
 
@@ -19,10 +22,9 @@ async def search(request: web.Request) -> web.Response:
     """Return the passages that fit a query best."""
     services = request.app[SERVICES]
     context = services.context(time.monotonic())
-    found = await services.pipeline.search(await read_json(request, SearchRequest), context)
-    response = json_response(found)
-    response.headers["Server-Timing"] = context.server_timing()
-    return response
+    asked = await read_json(request, SearchRequest)
+    answered = await services.pipeline.search(asked, context, wishes_of(request))
+    return await _respond(request, context, answered)
 
 
 async def query(request: web.Request) -> web.StreamResponse:
@@ -30,12 +32,31 @@ async def query(request: web.Request) -> web.StreamResponse:
     services = request.app[SERVICES]
     context = services.context(time.monotonic())
     asked = await read_json(request, QueryRequest)
+    wishes = wishes_of(request)
     if asked.stream:
         events: EventStream[Event] = EventStream(request, services.config.stream, encode_event)
-        answering = services.pipeline.query(asked, context, events.hear)
-        return await stream(request, events, answering, encode_end)
-    response = json_response(await services.pipeline.query(asked, context))
-    response.headers["Server-Timing"] = context.server_timing()
+        answering = services.pipeline.query(asked, context, events.hear, wishes=wishes)
+        return await stream(request, events, answering, encode_end, context.headers)
+    return await _respond(request, context, await services.pipeline.answer(asked, context, wishes))
+
+
+def wishes_of(request: web.Request) -> Wishes:
+    """Return what the request's headers want of the cache."""
+    headers = request.headers
+    return parse_wishes(headers.get("Cache-Control"), headers.get("Pragma"))
+
+
+async def _respond(request: web.Request, context: Context, answered: Answered[Any]) -> web.Response:
+    """Return the answer; from now on the express lane knows the body that asked for it."""
+    value, entry = answered
+    if entry is not None:
+        body = await request.read()
+        request.app[SERVICES].answers.note_body(request.path, body, entry)
+    if value is None and entry is not None:
+        response = web.Response(body=entry.prepared.body, content_type="application/json")
+    else:
+        response = json_response(value)
+    response.headers.update(context.headers())
     return response
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 from aiohttp import web
 
+from ragserve.cache import Answers
 from ragserve.config import Config
 from ragserve.embed import Embedder
 from ragserve.flow.context import Context
@@ -31,6 +32,7 @@ class Services(msgspec.Struct):
     indexes: Indexes
     embedder: Embedder
     model: LanguageModel | None
+    answers: Answers
     pipeline: Pipeline
     changed: Signal
     in_flight: InFlight

@@ -12,7 +12,7 @@ has not shrunk in time, so that it holds neither memory nor its neighbours who h
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Generic, TypeVar
 
 from aiohttp import HttpVersion11, web
@@ -75,8 +75,9 @@ class EventStream(Generic[E]):
         if transport.get_write_buffer_size() > self._config.buffer_bytes:
             self._cut_off("buffer")
 
-    async def begin(self) -> web.StreamResponse:
-        """Send the head and what has been heard so far."""
+    async def begin(self, headers: Mapping[str, str]) -> web.StreamResponse:
+        """Send the head, with ``headers`` of the caller's own, and what has been heard so far."""
+        self._response.headers.update(headers)
         if self._chunked:
             self._response.enable_chunked_encoding()
         await self._response.prepare(self._request)

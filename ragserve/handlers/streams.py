@@ -24,11 +24,13 @@ async def stream(
     events: EventStream[E],
     answering: Coroutine[Any, Any, R],
     last: Callable[[R], bytes],
+    headers: Callable[[], dict[str, str]] = dict,
 ) -> web.StreamResponse:
     """Send ``events`` while ``answering`` runs, then the ``last`` frames made of its result.
 
     A failure before the first event is raised, to become an ordinary error response; a later one
-    becomes the stream's last event. A client that leaves cancels ``answering``.
+    becomes the stream's last event. ``headers`` are asked for when the first event is there. A
+    client that leaves cancels ``answering``.
     """
     streams = request.app[SERVICES].streams
     task = asyncio.ensure_future(answering)
@@ -38,7 +40,7 @@ async def stream(
         await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
         if not events.started.done():
             await task
-        response = await events.begin()
+        response = await events.begin(headers())
         with streams.under_way(task):
             result = await _finish(request, events, task, last)
         await events.end()

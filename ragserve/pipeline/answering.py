@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 
@@ -23,11 +24,12 @@ from ragserve.generate import (
 )
 from ragserve.index import analyzer_of
 from ragserve.metrics import ANSWERS, DEGRADED
+from ragserve.pipeline.caching import Made
 from ragserve.pipeline.events import Delta, Event, Sources, delta
 from ragserve.pipeline.question import Asked
 from ragserve.pipeline.vectors import Array, Vectors
 from ragserve.retrieve import Found, Indexes, Question, relevant, retrieve
-from ragserve.schema import QueryResponse, SearchResult
+from ragserve.schema import QueryResponse, SearchResponse, SearchResult
 from ragserve.store.collections import check_embedder
 from ragserve.store.pool import Database
 
@@ -53,7 +55,17 @@ class Answering:
         self._vectors = vectors
         self._model = model
 
-    async def find(
+    async def search(
+        self, asked: Asked, context: Context, _flight: Flight[Event, Any]
+    ) -> Made[SearchResponse]:
+        """Return passages, best first."""
+        _, found = await self._find(asked, asked.text, context, with_vector=asked.mode != "lexical")
+        response = SearchResponse(
+            list(found.results), asked.mode, list(found.degraded) or msgspec.UNSET
+        )
+        return Made(response, not found.degraded, not found.results, found.version)
+
+    async def _find(
         self, asked: Asked, text: str, context: Context, *, with_vector: bool
     ) -> tuple[Array | None, Found]:
         """Search for ``text``; return its vector, if there is one, and the best passages."""
@@ -70,11 +82,11 @@ class Answering:
         return vector, found
 
     async def answer(
-        self, asked: Asked, context: Context, flight: Flight[Event, QueryResponse]
-    ) -> QueryResponse:
+        self, asked: Asked, context: Context, flight: Flight[Event, Any]
+    ) -> Made[QueryResponse]:
         """Return an answer; the flight publishes its sources and words as they come."""
         text = await self._standalone(asked, context)
-        vector, found = await self.find(asked, text, context, with_vector=True)
+        vector, found = await self._find(asked, text, context, with_vector=True)
         degraded = list(found.degraded)
         terms = analyzer_of(asked.collection.language).terms
         passages = relevant(found, text, self._answer.min_similarity, terms)
@@ -87,7 +99,7 @@ class Answering:
         ANSWERS.labels(_kind(answer)).inc()
         for dependency in degraded:
             DEGRADED.labels(dependency).inc()
-        return QueryResponse(
+        response = QueryResponse(
             id=f"ans-{secrets.token_hex(12)}",
             answer=answer.text,
             citations=answer.citations,
@@ -96,6 +108,8 @@ class Answering:
             cache="miss",
             degraded=degraded or msgspec.UNSET,
         )
+        whole = answer.complete and not degraded
+        return Made(response, whole, answer.text == NO_ANSWER, found.version)
 
     async def _standalone(self, asked: Asked, context: Context) -> str:
         """Return what to search for: the question, completed by the conversation before it."""
@@ -113,7 +127,7 @@ class Answering:
         passages: Sequence[SearchResult],
         degraded: list[str],
         context: Context,
-        flight: Flight[Event, QueryResponse],
+        flight: Flight[Event, Any],
     ) -> Answer | None:
         """Return the model's answer; None without a model, or if it failed unheard."""
         if self._model is None or not passages:

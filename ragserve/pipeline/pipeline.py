@@ -1,22 +1,19 @@
-"""The entrance: questions in, answers out; what is asked twice at once is computed once."""
+"""The entrance: questions in, answers out; what is asked twice is computed once."""
 
 from __future__ import annotations
 
-import asyncio
-import time
-
 import msgspec
 
+from ragserve.cache import Answers, Wishes
+from ragserve.cache.directives import ANY
 from ragserve.config import Config
 from ragserve.embed import Embedder
-from ragserve.errors import DeadlineExceeded
 from ragserve.flow.context import Context
-from ragserve.flow.deadline import deadline_after
-from ragserve.flow.flight import Flight, Flights, Publish
+from ragserve.flow.flight import Publish
 from ragserve.generate import NO_CONVERSATION, Conversation, LanguageModel
-from ragserve.metrics import FLIGHTS
 from ragserve.pipeline.answering import Answering
-from ragserve.pipeline.events import Event
+from ragserve.pipeline.caching import Answered, Caching
+from ragserve.pipeline.events import Event, Sources, delta
 from ragserve.pipeline.question import Asked, check_question, recipe
 from ragserve.pipeline.vectors import Vectors
 from ragserve.retrieve import Indexes
@@ -36,24 +33,42 @@ class Pipeline:
         indexes: Indexes,
         embedder: Embedder,
         model: LanguageModel | None,
+        answers: Answers,
     ) -> None:
         self._config = config
         self._recipe = recipe(config, embedder.name)
         self._catalog = catalog
         vectors = Vectors(embedder, config.embedding.cache_bytes)
-        self._answering = Answering(
+        answering = Answering(
             config.search, config.answer, database, indexes, embedder, vectors, model
         )
-        self._flights: Flights[bytes, Event, QueryResponse] = Flights()
+        timeout_s = config.server.request_timeout_s
+        self._questions = Caching(answers, answering.answer, as_hit, timeout_s)
+        self._searches = Caching(answers, answering.search, lambda found: found, timeout_s)
 
-    async def search(self, request: SearchRequest, context: Context) -> SearchResponse:
+    async def search(
+        self, request: SearchRequest, context: Context, wishes: Wishes = ANY
+    ) -> Answered[SearchResponse]:
         """Return passages, best first."""
         asked = await self._asked(request, context, self._config.search.top_k)
-        _, found = await self._answering.find(
-            asked, asked.text, context, with_vector=asked.mode != "lexical"
-        )
-        degraded = list(found.degraded) or msgspec.UNSET
-        return SearchResponse(list(found.results), asked.mode, degraded)
+        key = asked.key("search", self._recipe, fold_case=self._config.cache.fold_case)
+        return await self._searches.ask(asked, key, context, wishes)
+
+    async def answer(
+        self,
+        request: SearchRequest,
+        context: Context,
+        wishes: Wishes = ANY,
+        hear: Publish[Event] | None = None,
+        conversation: Conversation = NO_CONVERSATION,
+    ) -> Answered[QueryResponse]:
+        """Answer a question from the best passages, with citations.
+
+        ``hear`` is called with each event of an answer that is computed as it comes about.
+        """
+        asked = await self._asked(request, context, self._config.answer.top_k, conversation)
+        key = asked.key("query", self._recipe, fold_case=self._config.cache.fold_case)
+        return await self._questions.ask(asked, key, context, wishes, hear)
 
     async def query(
         self,
@@ -61,25 +76,23 @@ class Pipeline:
         context: Context,
         hear: Publish[Event] | None = None,
         conversation: Conversation = NO_CONVERSATION,
+        wishes: Wishes = ANY,
     ) -> QueryResponse:
-        """Answer a question from the best passages, with citations.
+        """Answer a question; ``hear`` is told a kept answer, too, as one of few words."""
+        answered = await self.answer(request, context, wishes, hear, conversation)
+        if answered.value is not None:
+            return answered.value
+        assert answered.entry is not None  # noqa: S101 - one of them is there
+        kept = msgspec.json.decode(answered.entry.prepared.body, type=QueryResponse)
+        if hear is not None:
+            hear(Sources(kept.citations))
+            hear(delta(kept.answer))
+        return kept
 
-        ``hear`` is called with each event of the answer as it comes about.
-        """
-        asked = await self._asked(request, context, self._config.answer.top_k, conversation)
-
-        async def compute(flight: Flight[Event, QueryResponse]) -> QueryResponse:
-            # Of its own: whoever started the flight may leave it, or have less time than others.
-            flying = Context(context.tenant, deadline_after(self._timeout_s, time.monotonic()))
-            try:
-                return await self._answering.answer(asked, flying, flight)
-            finally:
-                context.timings.update(flying.timings)
-
-        key = asked.key("query", self._recipe, fold_case=self._config.cache.fold_case)
-        FLIGHTS.labels("joined" if key in self._flights else "started").inc()
-        with self._flights.join(key, compute, hear) as flight:
-            return await _landing(flight, context)
+    async def close(self) -> None:
+        """Stop what goes on behind the questions."""
+        await self._questions.close()
+        await self._searches.close()
 
     async def _asked(
         self,
@@ -93,16 +106,7 @@ class Pipeline:
         mode = request.mode or self._config.search.mode
         return Asked(request, collection, top_k, mode, parsed, conversation)
 
-    @property
-    def _timeout_s(self) -> float:
-        return self._config.server.request_timeout_s
 
-
-async def _landing(flight: Flight[Event, QueryResponse], context: Context) -> QueryResponse:
-    try:
-        async with asyncio.timeout_at(context.deadline.at):
-            return await flight.result()
-    except TimeoutError as error:
-        raise DeadlineExceeded(
-            f"answer: not ready within the request's {context.deadline.budget_s} s"
-        ) from error
+def as_hit(answer: QueryResponse) -> QueryResponse:
+    """Return a computed answer as those get it who ask later."""
+    return msgspec.structs.replace(answer, cache="hit")

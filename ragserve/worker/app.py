@@ -11,6 +11,7 @@ from pathlib import Path
 
 from aiohttp import web
 
+from ragserve.cache import Answers
 from ragserve.cache.prepared import prepare_json
 from ragserve.config import Config
 from ragserve.edge.access import access
@@ -118,6 +119,9 @@ async def open_services(
         indexes = Indexes(data_dir)
         in_flight = InFlight()
         HTTP_IN_FLIGHT.set_function(lambda: in_flight.count)
+        answers = Answers(config.cache, catalog.current)
+        pipeline = Pipeline(config, database, catalog, indexes, embedder, model, answers)
+        stack.push_async_callback(pipeline.close)
         yield Services(
             config=config,
             database=database,
@@ -125,7 +129,8 @@ async def open_services(
             indexes=indexes,
             embedder=embedder,
             model=model,
-            pipeline=Pipeline(config, database, catalog, indexes, embedder, model),
+            answers=answers,
+            pipeline=pipeline,
             changed=changed,
             in_flight=in_flight,
             streams=Streams(),

@@ -125,7 +125,7 @@ async def test_bad_requests_name_field_limit_and_value(
 async def test_without_the_database_words_still_find(api: Api) -> None:
     """When PostgreSQL is gone, a hybrid search answers from the index and says so."""
     await api.ingest(OFFICE, TRAVEL)
-    await api.post("/v1/search", {"query": "lunch"})
+    await api.post("/v1/search", {"query": "dinner"})
     await api.services.database.close()
     status, answer = await api.post("/v1/search", {"query": "lunch"})
     assert (status, answer["degraded"]) == (200, ["database"])

@@ -49,7 +49,7 @@ class Scripted:
         self.outcome: asyncio.Future[QueryResponse] = asyncio.get_running_loop().create_future()
 
     async def query(
-        self, request: SearchRequest, context: Context, hear: Publish[Event], *_: object
+        self, request: SearchRequest, context: Context, hear: Publish[Event], **_: object
     ) -> QueryResponse:
         self.hear = hear
         self.asked.set()
@@ -76,7 +76,11 @@ async def script(api: Api) -> Scripted:
 async def test_a_stream_says_what_an_answer_says(api: Api) -> None:
     """Sources come first; the pieces together are the answer; the end has the rest."""
     await api.ingest(OFFICE, TRAVEL)
-    _, whole = await api.post("/v1/query", {**QUESTION, "stream": False})
+    alone = {"Cache-Control": "no-store"}
+    async with api.client.post(
+        "/v1/query", json={**QUESTION, "stream": False}, headers=alone
+    ) as response:
+        whole = await response.json()
     async with api.client.post("/v1/query", json=QUESTION) as response:
         assert response.status == 200
         assert response.headers["Content-Type"] == "text/event-stream; charset=utf-8"

@@ -39,6 +39,8 @@ async def read_body(request: web.Request) -> bytes:
             return await request.read()
     except web.HTTPRequestEntityTooLarge as error:
         raise TooLarge(f"body: over limits.body_bytes = {limits.body_bytes}") from error
+    except web.RequestPayloadError as error:
+        raise InvalidRequest(f"body: {_one_line(error)}") from error
     except TimeoutError as error:
         raise DeadlineExceeded(
             f"body: not here within limits.body_timeout_s = {limits.body_timeout_s}"
@@ -52,16 +54,32 @@ def check_length(request: web.Request) -> None:
         raise TooLarge(f"body: {request.content_length} bytes, limits.body_bytes = {limit}")
 
 
-def decode_json(body: bytes, kind: type[T]) -> T:
-    """Return ``body`` as ``kind``; raise ``InvalidRequest`` that names the field at fault."""
+def decode_json(body: bytes, kind: type[T], field: str | None = None) -> T:
+    """Return ``body`` as ``kind``; raise ``InvalidRequest`` that names the field at fault.
+
+    ``field`` is where the JSON stood, if it is not the whole body.
+    """
     try:
         return msgspec.json.decode(body, type=kind)
     except msgspec.ValidationError as error:
-        match = _PATH.match(str(error))
-        reason, path = (match[1], match[2]) if match else (str(error), "")
-        raise InvalidRequest(f"{path or 'body'}: {reason}", param=path or None) from error
+        raise invalid_field(error, field) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise InvalidRequest(f"body: {error}") from error
+        raise InvalidRequest(f"{field or 'body'}: {error}", param=field) from error
+    except RecursionError as error:
+        raise InvalidRequest(f"{field or 'body'}: nested too deeply", param=field) from error
+
+
+def invalid_field(error: msgspec.ValidationError, field: str | None = None) -> InvalidRequest:
+    """Return what is wrong with which field, within ``field`` if given."""
+    match = _PATH.match(str(error))
+    reason, path = (match[1], match[2]) if match else (str(error), "")
+    where = ".".join(part for part in (field, path) if part)
+    return InvalidRequest(f"{where or 'body'}: {reason}", param=where or None)
+
+
+def _one_line(error: web.RequestPayloadError) -> str:
+    """Return an error of aiohttp's, which has a line each for the status and the reason."""
+    return " ".join(str(error).split()).removeprefix("400, message: ")
 
 
 def json_response(value: object, *, status: int = 200) -> web.Response:

@@ -123,6 +123,9 @@ def _encode_cursor(document_id: str) -> str:
 
 def _decode_cursor(cursor: str) -> str:
     try:
-        return base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
-    except (binascii.Error, UnicodeDecodeError, ValueError) as error:
-        raise InvalidRequest(f"cursor: {cursor!r} is not one of ours", param="cursor") from error
+        document_id = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
+    except (binascii.Error, UnicodeDecodeError, ValueError):
+        document_id = "\0"
+    if "\0" in document_id:  # no document has such an id
+        raise InvalidRequest(f"cursor: {cursor!r} is not one of ours", param="cursor")
+    return document_id

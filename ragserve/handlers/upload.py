@@ -90,7 +90,13 @@ def _check_each(documents: list[NewDocument], limits: LimitsConfig) -> None:
                 f"{where}.id: {document.id!r} is the id of documents[{seen[document.id]}], too",
                 param=f"{where}.id",
             )
-        if "\0" in document.id + (document.title or "") + (document.url or ""):
+        if len(document.id) > ID_CHARACTERS:
+            raise InvalidRequest(
+                f"{where}.id: {len(document.id)} characters, at most {ID_CHARACTERS}",
+                param=f"{where}.id",
+            )
+        texts = (document.id, document.title, document.url, document.content_type)
+        if any("\0" in text for text in texts if text):
             raise InvalidRequest(f"{where}: NUL characters cannot be stored", param=where)
         if b"\\u0000" in document.metadata:
             raise InvalidRequest(
@@ -140,7 +146,7 @@ async def _read_multipart(request: web.Request, limits: LimitsConfig) -> Upload:
     if len(files) > 1 and {"id", "title"} & fields.keys():
         raise InvalidRequest(f"id and title describe one file, these are {len(files)}", param="id")
     metadata = fields.get("metadata", "{}").encode()
-    decode_json(metadata, dict[str, object])
+    decode_json(metadata, dict[str, object], "metadata")
     documents = [
         NewDocument(
             id=fields.get("id") or name[:ID_CHARACTERS],

@@ -55,6 +55,8 @@ _COLUMNS = (
 
 async def find_collection(database: Database, tenant: str, name: str) -> Collection | None:
     """Return the collection, or None if there is none of that name."""
+    if "\0" in name:  # PostgreSQL cannot even be asked
+        return None
     row = await database.fetchrow(
         f"SELECT {_COLUMNS} FROM collections WHERE tenant = $1 AND name = $2", tenant, name
     )

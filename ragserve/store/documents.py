@@ -109,6 +109,8 @@ async def store_document(
 
 async def delete_document(database: Database, collection: Collection, document_id: str) -> bool:
     """Delete a document, its chunks and its unfinished jobs; return whether there was any."""
+    if "\0" in document_id:
+        return False
     async with database.connection() as connection, connection.transaction():
         jobs = await connection.fetch(
             "UPDATE jobs SET state = 'superseded', content = NULL, finished_at = now()"
@@ -154,6 +156,8 @@ async def find_document(
     database: Database, collection: Collection, document_id: str
 ) -> DocumentRow | None:
     """Return a document that is stored, on its way, or failed; None if there is none."""
+    if "\0" in document_id:  # PostgreSQL cannot even be asked
+        return None
     row = await database.fetchrow(
         _SELECT + " FROM (SELECT * FROM documents WHERE collection_id = $1 AND id = $2) d"
         " FULL JOIN (SELECT * FROM jobs WHERE collection_id = $1 AND document_id = $2"

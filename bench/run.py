@@ -18,6 +18,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+from bench import wrk
 from bench.contenders import KEY, RAGSERVE_COLLECTION, Contender, Place, Up
 from bench.questions import read_questions
 from bench.render import table
@@ -44,6 +45,9 @@ def main() -> None:
         for scenario in SCENARIOS.values():
             print(f"{scenario.name:12} {scenario.about}")
         return
+    needs_wrk = [name for name in arguments.scenarios if SCENARIOS[name].load.wrk]
+    if needs_wrk and (reason := wrk.missing()):
+        raise SystemExit(f"{', '.join(needs_wrk)} not run: {reason}")
     with tempfile.TemporaryDirectory(prefix="ragserve-bench-") as directory:
         place = Place(set(range(SERVER_CORES)), Path(directory), Path(directory, "answers.jsonl"))
         collect_answers(place)
@@ -109,10 +113,9 @@ def measure_once(contender: Contender, load: Load, place: Place, seconds: float)
     """Return one run: the generator's report, and what the contender used meanwhile."""
     with contender.run(place) as up:
         before = _cpu_s(up)
-        said = _generate(up.port, load, seconds)
+        report = _generate(up.port, load, seconds)
         used = _cpu_s(up) - before
         memory = sum(process.memory_mb() for process in up.processes)
-    report: Run = json.loads(said)
     # The warm-up used processor time as well; its requests are not in the report.
     report["cpu_us"] = round(used * 1e6 / max(1, report["answered"]), 1)
     report["memory_mb"] = round(memory, 1)
@@ -123,7 +126,24 @@ def _cpu_s(up: Up) -> float:
     return sum(process.cpu_s() for process in up.processes)
 
 
-def _generate(port: int, load: Load, seconds: float) -> str:
+def _generate(port: int, load: Load, seconds: float) -> Run:
+    upper = set(range(SERVER_CORES, CORES)) or {0}
+
+    def pin() -> None:
+        os.sched_setaffinity(0, upper)
+
+    if load.wrk:
+        return wrk.generate(
+            QUESTIONS,
+            port,
+            connections=load.users,
+            threads=len(upper),
+            seconds=seconds,
+            collection=RAGSERVE_COLLECTION,
+            zipf=load.zipf,
+            key=KEY,
+            pin=pin,
+        )
     command = [sys.executable, "-m", "bench.load", str(QUESTIONS), "--key", KEY]
     command += ["--url", f"http://127.0.0.1:{port}", "--collection", RAGSERVE_COLLECTION]
     command += ["--users", str(load.users), "--think", str(load.think_s), "--zipf", str(load.zipf)]
@@ -132,11 +152,6 @@ def _generate(port: int, load: Load, seconds: float) -> str:
         command += ["--rate", str(load.rate)]
     if load.fresh:
         command.append("--fresh")
-    upper = set(range(SERVER_CORES, CORES)) or {0}
-
-    def pin() -> None:
-        os.sched_setaffinity(0, upper)
-
     done = subprocess.run(
         command,
         capture_output=True,
@@ -147,7 +162,8 @@ def _generate(port: int, load: Load, seconds: float) -> str:
     )
     if done.returncode:
         raise RuntimeError(done.stderr[-2000:])
-    return done.stdout
+    report: Run = json.loads(done.stdout)
+    return report
 
 
 if __name__ == "__main__":

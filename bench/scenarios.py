@@ -20,6 +20,8 @@ class Load(NamedTuple):
     zipf: float = 1.0
     fresh: bool = False
     """Every question is a new one, so that no cache can answer."""
+    wrk: bool = False
+    """No user thinks, and the generator is wrk: ours cannot saturate a fast server."""
 
 
 class Scenario(NamedTuple):
@@ -60,13 +62,13 @@ SCENARIOS = {
         Scenario(
             "cached",
             "64 connections ask what has been asked before, without a pause",
-            Load(users=64),
+            Load(users=64, wrk=True),
             (RAGSERVE, ORDINARY, FASTAPI, GIN, LIMIT),
         ),
         Scenario(
             "cached-1000",
             "1,000 connections ask what has been asked before, without a pause",
-            Load(users=1000),
+            Load(users=1000, wrk=True),
             (RAGSERVE, FASTAPI, GIN, LIMIT),
         ),
         Scenario(

@@ -39,7 +39,9 @@ class Principal(Protocol):
 class Authenticator(Protocol):
     """Knows credentials that were checked before."""
 
-    def try_known(self, authorization: bytes | None, address: str, now: float) -> Principal | None:
+    def try_known(
+        self, authorization: bytes | None, address: str, now: float, /
+    ) -> Principal | None:
         """Return whose credential it is, None if that takes waiting or an error."""
 
 
@@ -55,7 +57,7 @@ class Limiter(Protocol):
     """Counts requests."""
 
     def try_take(
-        self, principal: Principal, address: str, route_class: str, now: float
+        self, principal: Principal, address: str, route_class: str, now: float, /
     ) -> Decision | None:
         """Count a request; None, and nothing counted, if it may not pass at once."""
 

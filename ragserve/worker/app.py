@@ -15,7 +15,8 @@ from ragserve.cache import Answers
 from ragserve.cache.prepared import prepare_json
 from ragserve.config import Config
 from ragserve.edge.access import access
-from ragserve.edge.lane import Lane
+from ragserve.edge.anonymous import Anonymous
+from ragserve.edge.lane import Lane, Questions
 from ragserve.edge.problem import problem
 from ragserve.embed import open_embedder
 from ragserve.flow.in_flight import InFlight
@@ -79,10 +80,13 @@ def create_app(
 def create_lane(config: Config, services: Services) -> Lane:
     """Return the express lane of a worker with these services."""
     ready = prepare_json(ReadyResponse("ready"))
+    anybody = Anonymous()
+    classes = {"/v1/query": "query", "/v1/search": "query"}
     return Lane(
         config.log,
         lambda: services.phase == "ready",
         pages={"/ready": lambda _: ready, "/health": services.vitals.try_get},
+        questions=Questions(classes, services.answers, anybody, anybody),
     )
 
 

@@ -7,6 +7,7 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import aiohttp
 import pytest
@@ -16,6 +17,7 @@ from structlog.testing import capture_logs
 
 from ragserve.edge.protocol import LaneSite
 from ragserve.handlers import SERVICES, Services
+from ragserve.ingest.run import ingesting
 from ragserve.worker import run
 from ragserve.worker.app import create_app
 from ragserve.worker.run import make_site
@@ -25,13 +27,13 @@ SAME = {"Date", "X-Request-ID", "Content-Length"}
 """Headers that every answer has, with values of its own."""
 
 
-class Server:
-    """A served application."""
+class Server(NamedTuple):
+    """A served application; ``plain_url`` leads to the same one without the lane."""
 
-    def __init__(self, url: str, services: Services, site: web.BaseSite) -> None:
-        self.url = url
-        self.services = services
-        self.site = site
+    url: str
+    plain_url: str
+    services: Services
+    site: web.BaseSite
 
 
 @asynccontextmanager
@@ -41,13 +43,16 @@ async def served(data_dir: Path, dsn: str, **settings: object) -> AsyncIterator[
     app = create_app(config, data_dir, dsn)
     runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
     await runner.setup()
-    with socket.socket() as listener:
+    with socket.socket() as listener, socket.socket() as other:
         listener.bind(("127.0.0.1", 0))
+        other.bind(("127.0.0.1", 0))
         try:
             site = make_site(runner, listener, config, app[SERVICES])
             await site.start()
+            await web.SockSite(runner, other).start()
             app[SERVICES].phase = "ready"
-            yield Server(f"http://127.0.0.1:{listener.getsockname()[1]}", app[SERVICES], site)
+            url, plain_url = (f"http://127.0.0.1:{s.getsockname()[1]}" for s in (listener, other))
+            yield Server(url, plain_url, app[SERVICES], site)
         finally:
             await runner.cleanup()
 
@@ -160,3 +165,94 @@ async def test_without_what_it_needs_of_aiohttp_the_lane_is_off(
         "log_level": "warning",
         "reason": "aiohttp 9 has no _waiter",
     } in logs
+
+
+async def ask(
+    session: aiohttp.ClientSession, url: str, body: dict[str, Any], **headers: str
+) -> tuple[int, dict[str, str], bytes]:
+    async with session.post(url, json=body, headers=headers) as response:
+        return response.status, dict(response.headers), await response.read()
+
+
+@asynccontextmanager
+async def asking(
+    data_dir: Path, dsn: str, **settings: object
+) -> AsyncIterator[tuple[Server, aiohttp.ClientSession]]:
+    """Serve two documents, with an ingest process."""
+    async with (
+        served(data_dir, dsn, **settings) as server,
+        ingesting(configured(), data_dir, dsn),
+        aiohttp.ClientSession() as session,
+    ):
+        for text in ("Lunch is served at noon.", "The library closes at six."):
+            body = {"id": text[:3], "text": text}
+            assert (await ask(session, server.url + "/v1/documents?wait=30", body))[0] == 200
+        yield server, session
+
+
+@pytest.mark.parametrize("path", ["/v1/query", "/v1/search"])
+async def test_a_repeated_question_is_answered_by_the_lane(
+    tmp_path: Path, dsn: str, path: str
+) -> None:
+    """With the status, headers and body that aiohttp gives it, counted in the same metrics."""
+    question = {"query": "When is lunch served?"}
+    async with asking(tmp_path, dsn) as (server, session):
+        before = express()
+        assert (await ask(session, server.url + path, question))[0] == 200
+        assert express() == before
+        status, headers, body = await ask(session, server.url + path, question)
+        assert express() == before + 1
+        slow_status, slow_headers, slow_body = await ask(session, server.plain_url + path, question)
+        assert express() == before + 1
+    assert (status, body) == (slow_status, slow_body) == (200, body)
+    assert b"Lunch is served at noon" in body
+    assert headers["Cache-Status"] == "ragserve; hit; detail=memory"
+    assert headers.keys() == slow_headers.keys()
+    assert "Age" in headers
+    differing = {name for name in headers if headers[name] != slow_headers[name]}
+    assert differing <= {"Date", "X-Request-ID", "Age"}
+
+
+async def test_a_changed_collection_is_asked_anew(tmp_path: Path, dsn: str) -> None:
+    """As soon as a document has changed, the lane gives no answer from before."""
+    question = {"query": "When is lunch served?"}
+    async with asking(tmp_path, dsn) as (server, session):
+        for _ in range(2):
+            await ask(session, server.url + "/v1/query", question)
+        before = express()
+        changed = {"id": "Lun", "text": "Lunch is served at one."}
+        assert (await ask(session, server.url + "/v1/documents?wait=30", changed))[0] == 200
+        body = await ask_until_new(session, server, question)
+        assert express() == before
+        assert b"served at one" in body
+        _, _, again = await ask(session, server.url + "/v1/query", question)
+        assert express() == before + 1
+        assert b"served at one" in again
+
+
+async def ask_until_new(
+    session: aiohttp.ClientSession, server: Server, question: dict[str, Any]
+) -> bytes:
+    """Ask by the slow path until the answer may be kept: the notification has arrived."""
+    async with asyncio.timeout(30):
+        while True:
+            _, headers, body = await ask(session, server.plain_url + "/v1/query", question)
+            if headers["Cache-Status"].endswith("stored"):
+                return body
+
+
+async def test_wishes_and_streams_are_passed_on(tmp_path: Path, dsn: str) -> None:
+    """A known question with a wish for the cache, or for a stream, is aiohttp's."""
+    question = {"query": "When is lunch served?"}
+    async with asking(tmp_path, dsn) as (server, session):
+        url = server.url + "/v1/query"
+        for _ in range(2):
+            await ask(session, url, question)
+        before = express()
+        for wish in ("no-cache", "no-store", "max-age=0", "only-if-cached"):
+            _, headers, _ = await ask(session, url, question, **{"Cache-Control": wish})
+            hit = headers["Cache-Status"].startswith("ragserve; hit")
+            assert hit == (wish == "only-if-cached"), wish
+        _, headers, _ = await ask(session, url, {**question, "stream": True})
+        assert headers["Content-Type"].startswith("text/event-stream")
+        assert express() == before

@@ -1,7 +1,7 @@
 """Build a ``Config`` from file and environment; refuse what is unknown or out of bounds.
 
-Precedence, weakest first: defaults, the TOML file, the well-known variables ``DATABASE_URL`` and
-``OPENAI_API_KEY``, ``RAGSERVE_SECTION__NAME``, overrides of the command line.
+Precedence, weakest first: defaults, the TOML file, the well-known variables ``DATABASE_URL``,
+``REDIS_URL`` and ``OPENAI_API_KEY``, ``RAGSERVE_SECTION__NAME``, overrides of the command line.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from ragserve.errors import ConfigurationError
 PREFIX = "RAGSERVE_"
 WELL_KNOWN = {
     "DATABASE_URL": ("database.dsn",),
+    "REDIS_URL": ("redis.url",),
     "OPENAI_API_KEY": ("llm.api_key", "embedding.api_key"),
 }
 # Named like settings, but for the command line and between our own processes.

@@ -175,6 +175,20 @@ class CacheConfig(Section, frozen=True, forbid_unknown_fields=True):
     fold_case: Annotated[bool, _doc("Questions that differ in case only are the same.")] = False
 
 
+class RedisConfig(Section, frozen=True, forbid_unknown_fields=True):
+    """Redis, shared by all workers and hosts. Without a URL each worker is on its own."""
+
+    url: Annotated[
+        str,
+        _doc("redis://, rediss://, unix://, redis+cluster://, redis+sentinel:// (REDIS_URL)."),
+    ] = ""
+    prefix: Annotated[str, _doc("Of all keys.")] = "ragserve:"
+    timeout_ms: Annotated[
+        float, _doc("An operation may take; then the server does without.", ge=1, le=10_000)
+    ] = 50.0
+    connections: Annotated[int, _doc("Connections per worker.", ge=2, le=1000)] = 16
+
+
 class StreamConfig(Section, frozen=True, forbid_unknown_fields=True):
     """Answers sent as they are written."""
 
@@ -241,6 +255,7 @@ class Config(Section, frozen=True, forbid_unknown_fields=True):
     search: SearchConfig = SearchConfig()
     answer: AnswerConfig = AnswerConfig()
     cache: CacheConfig = CacheConfig()
+    redis: RedisConfig = RedisConfig()
     stream: StreamConfig = StreamConfig()
     llm: LlmConfig = LlmConfig()
     ingest: IngestConfig = IngestConfig()

@@ -1,7 +1,8 @@
 """Citation marks in a model's words, resolved while the words are still coming.
 
 A model is given passages numbered from 1 and puts ``[2]`` or ``[1, 3]`` behind what it says.
-Lists are taken apart, ``[1][3]``; numbers it was not given are dropped with the space before them.
+Lists are taken apart, ``[1][3]``; numbers it was not given are dropped with the space before them,
+unless what stands around them could then be taken for a mark.
 """
 
 from __future__ import annotations
@@ -11,6 +12,9 @@ from collections.abc import Sequence
 
 _MARK = re.compile(r"\s?\[(\d+(?:\s*,\s*\d+)*)\]")
 _WITHIN = frozenset("0123456789, \t\n")
+
+_OPEN = frozenset("[,0123456789")
+"""Behind one of these, what follows a dropped mark could complete another."""
 
 LONGEST_MARK = 64
 """Characters held back at most while a bracket may still become a mark."""
@@ -24,6 +28,7 @@ class Marks:
         self._cited: set[int] = set()
         self._held = ""
         self._begun = False
+        self._last = ""
 
     @property
     def indexes(self) -> Sequence[int]:
@@ -33,6 +38,7 @@ class Marks:
     def feed(self, text: str) -> str:
         """Return what can be said now; the beginning of what may be a mark is held back."""
         if self._begun and not self._held and "[" not in text and not text[-1:].isspace():
+            self._last = text[-1:] or self._last
             return text
         text = self._held + text
         if not self._begun:
@@ -40,7 +46,9 @@ class Marks:
             self._begun = bool(text)
         cut = _held_from(text)
         self._held = text[cut:]
-        return _MARK.sub(self._resolve, text[:cut])
+        said = _MARK.sub(self._resolve, text[:cut])
+        self._last = text[cut - 1 : cut] or self._last
+        return said
 
     def end(self) -> str:
         """Return what was held back, without white space at the end."""
@@ -53,7 +61,10 @@ class Marks:
         known = [number for number in numbers if 1 <= number <= self._passages]
         self._cited.update(known)
         space = " " if match[0][0].isspace() else ""
-        return space + "".join(f"[{number}]" for number in known) if known else ""
+        if known:
+            return space + "".join(f"[{number}]" for number in known)
+        before = match.string[match.start() - 1] if match.start() else self._last
+        return " " if before in _OPEN else ""
 
 
 def _held_from(text: str) -> int:

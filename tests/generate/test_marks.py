@@ -31,6 +31,7 @@ def _whole(text: str, passages: int = 3) -> tuple[str, list[int]]:
         ("It boils [0][2].", "It boils[2].", [2]),
         ("It boils [2, 9].", "It boils [2].", [2]),
         ("It boils.", "It boils.", [1, 2, 3]),
+        ("It boils [[0]2].", "It boils [ 2].", [1, 2, 3]),
         ("See [link](x) [a1] [].", "See [link](x) [a1] [].", [1, 2, 3]),
     ],
 )

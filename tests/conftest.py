@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -10,6 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import asyncpg
+import hypothesis
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
@@ -21,6 +23,11 @@ from ragserve.store.embedded import EmbeddedPostgres
 from ragserve.store.migrate import prepare_database
 from ragserve.store.pool import Database
 from ragserve.worker.app import create_app
+
+# A busy machine is no failure; a commit is judged by the same examples each time.
+hypothesis.settings.register_profile("ragserve", deadline=None)
+hypothesis.settings.register_profile("ci", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "ragserve")
 
 TEMPLATE = "template_ragserve"
 DOCUMENTS = Path(__file__).parent / "documents"

@@ -42,6 +42,15 @@ class NotFound(RagserveError):
     code = "not_found"
 
 
+class UnknownModel(NotFound):
+    """Nothing that answers has this name."""
+
+    code = "model_not_found"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, param="model")
+
+
 class Conflict(RagserveError):
     """The request contradicts what is stored, such as another embedding model."""
 

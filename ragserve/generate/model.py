@@ -65,6 +65,11 @@ class LanguageModel:
             attempts=config.attempts,
         )
 
+    @property
+    def name(self) -> str:
+        """Return what the model is called."""
+        return self._config.model
+
     def prompt(
         self, question: str, passages: Sequence[SearchResult], conversation: Conversation
     ) -> Prompt:
@@ -103,6 +108,16 @@ class LanguageModel:
         _count(reply.usage)
         return _text_of(reply).strip()
 
+    async def complete(self, body: Mapping[str, object], deadline: Deadline) -> bytes:
+        """Return the server's reply to a chat completion request, as it is."""
+        try:
+            async with asyncio.timeout_at(deadline.at):
+                return await self._upstream.post("/chat/completions", body)
+        except TimeoutError as error:
+            raise DeadlineExceeded(
+                f"language model: no answer within the request's {deadline.budget_s} s"
+            ) from error
+
     async def check(self) -> None:
         """Raise ``UpstreamFailed`` unless the model's server lists its models."""
         await self._upstream.get("/models")
@@ -122,14 +137,7 @@ class LanguageModel:
         }
         body.update(msgspec.to_builtins(options))
         try:
-            async with asyncio.timeout_at(deadline.at):
-                reply = await self._upstream.post("/chat/completions", body)
-        except TimeoutError as error:
-            raise DeadlineExceeded(
-                f"language model: no answer within the request's {deadline.budget_s} s"
-            ) from error
-        try:
-            return msgspec.json.decode(reply, type=_Reply)
+            return msgspec.json.decode(await self.complete(body, deadline), type=_Reply)
         except ValueError as error:  # not JSON, not this shape, not UTF-8
             raise UpstreamFailed(f"language model: unusable answer: {error}") from error
 

@@ -15,7 +15,7 @@ from ragserve.handlers.services import SERVICES
 from ragserve.handlers.sse import EventStream
 from ragserve.handlers.streams import stream
 from ragserve.pipeline import Answered, Event, Sources
-from ragserve.schema import AnswerEnd, QueryRequest, QueryResponse, SearchRequest
+from ragserve.schema import AnswerEnd, ErrorResponse, QueryRequest, QueryResponse, SearchRequest
 
 
 async def search(request: web.Request) -> web.Response:
@@ -36,7 +36,9 @@ async def query(request: web.Request) -> web.StreamResponse:
     if asked.stream:
         events: EventStream[Event] = EventStream(request, services.config.stream, encode_event)
         answering = services.pipeline.query(asked, context, events.hear, wishes=wishes)
-        return await stream(request, events, answering, encode_end, context.headers)
+        return await stream(
+            request, events, answering, encode_end, context.headers, failure=encode_failure
+        )
     return await _respond(request, context, await services.pipeline.answer(asked, context, wishes))
 
 
@@ -78,3 +80,8 @@ def encode_end(answer: QueryResponse) -> bytes:
         answer.degraded,
     )
     return b"event: end\ndata: " + msgspec.json.encode(end) + b"\n\n"
+
+
+def encode_failure(error: ErrorResponse) -> bytes:
+    """Return the SSE frame ``error``, the last one of a stream that failed."""
+    return b"event: error\ndata: " + msgspec.json.encode(error) + b"\n\n"

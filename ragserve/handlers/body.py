@@ -25,9 +25,14 @@ _PATH = re.compile(r"(.*) - at `\$\.?(.*)`$", re.DOTALL)
 
 async def read_json(request: web.Request, kind: type[T]) -> T:
     """Return the request's JSON body as ``kind``."""
+    return decode_json(await read_json_body(request), kind)
+
+
+async def read_json_body(request: web.Request) -> bytes:
+    """Return the request's body, which says that it is JSON."""
     if request.content_type not in JSON_TYPES:
         raise UnsupportedFormat(f"Content-Type {request.content_type}: use application/json")
-    return decode_json(await read_body(request), kind)
+    return await read_body(request)
 
 
 async def read_body(request: web.Request) -> bytes:

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 from aiohttp import web
 
-from ragserve import schema
-from ragserve.handlers import ask, collections, documents, health
+from ragserve import openai, schema
+from ragserve.handlers import ask, chat, collections, documents, embeddings, health, models
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -97,4 +97,17 @@ _OPERATION = (
     Route("GET", "/ready", health.ready, None, schema.ReadyResponse),
 )
 
-ROUTES = (*_QUESTIONS, *_DOCUMENTS, *_COLLECTIONS, *_OPERATION)
+_OPENAI = (
+    Route("POST", "/v1/chat/completions", chat.chat, openai.ChatRequest, openai.ChatCompletion),
+    Route("GET", "/v1/models", models.listing, None, openai.ModelList),
+    Route("GET", "/v1/models/{name}", models.describe, None, openai.Model),
+    Route(
+        "POST",
+        "/v1/embeddings",
+        embeddings.embeddings,
+        openai.EmbeddingsRequest,
+        openai.EmbeddingsResponse,
+    ),
+)
+
+ROUTES = (*_QUESTIONS, *_OPENAI, *_DOCUMENTS, *_COLLECTIONS, *_OPERATION)

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-import msgspec
 from aiohttp import web
 
 from ragserve.errors import Unavailable
@@ -14,6 +13,7 @@ from ragserve.handlers.failure import describe
 from ragserve.handlers.services import REQUEST_ID, SERVICES
 from ragserve.handlers.sse import EventStream
 from ragserve.metrics import STREAMS
+from ragserve.schema import ErrorResponse
 
 E = TypeVar("E")
 R = TypeVar("R")
@@ -25,12 +25,14 @@ async def stream(
     answering: Coroutine[Any, Any, R],
     last: Callable[[R], bytes],
     headers: Callable[[], dict[str, str]] = dict,
+    *,
+    failure: Callable[[ErrorResponse], bytes],
 ) -> web.StreamResponse:
     """Send ``events`` while ``answering`` runs, then the ``last`` frames made of its result.
 
     A failure before the first event is raised, to become an ordinary error response; a later one
-    becomes the stream's last event. ``headers`` are asked for when the first event is there. A
-    client that leaves cancels ``answering``.
+    becomes the stream's last frame, made by ``failure``. ``headers`` are asked for when the first
+    event is there. A client that leaves cancels ``answering``.
     """
     streams = request.app[SERVICES].streams
     task = asyncio.ensure_future(answering)
@@ -42,7 +44,7 @@ async def stream(
             await task
         response = await events.begin(headers())
         with streams.under_way(task):
-            result = await _finish(request, events, task, last)
+            result = await _finish(request, events, task, last, failure)
         await events.end()
         return response
     finally:
@@ -56,6 +58,7 @@ async def _finish(
     events: EventStream[E],
     task: asyncio.Task[R],
     last: Callable[[R], bytes],
+    failure: Callable[[ErrorResponse], bytes],
 ) -> str:
     """Wait for the result and send it, or what prevented it; return which."""
     await asyncio.wait({task})
@@ -65,7 +68,6 @@ async def _finish(
             raise Unavailable("stream: the server is stopping; ask again")
         events.send(last(task.result()))
     except Exception as error:  # noqa: BLE001 - described to the client and logged
-        body = msgspec.json.encode(describe(error, request[REQUEST_ID]))
-        events.send(b"event: error\ndata: " + body + b"\n\n")
+        events.send(failure(describe(error, request[REQUEST_ID])))
         return "failed"
     return "finished"

@@ -1,0 +1,105 @@
+"""Answers in the shape of OpenAI's chat completions, whole or as chunks of a stream."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import time
+from collections.abc import Sequence
+
+import msgspec
+
+from ragserve.openai import (
+    Annotation,
+    AnswerMessage,
+    ChatChoice,
+    ChatCompletion,
+    UrlCitation,
+)
+from ragserve.pipeline import Event, Sources
+from ragserve.schema import Citation, ErrorResponse, QueryResponse
+
+_MARK = re.compile(r"\[(\d{1,5})\]")
+DONE = b"data: [DONE]\n\n"
+
+
+def completion(answer: QueryResponse, model: str) -> ChatCompletion:
+    """Return ``answer`` as the completion of ``model``."""
+    message = AnswerMessage(answer.answer, annotate(answer.answer, answer.citations))
+    return ChatCompletion(
+        id=new_id(),
+        created=int(time.time()),
+        model=model,
+        choices=[ChatChoice(message)],
+        usage=answer.usage,
+        citations=answer.citations,
+        degraded=answer.degraded,
+    )
+
+
+def annotate(text: str, citations: Sequence[Citation]) -> list[Annotation]:
+    """Return an annotation for each mark in ``text``; a source without URL is named by its id."""
+    by_index = {citation.index: citation for citation in citations}
+    found = []
+    for mark in _MARK.finditer(text):
+        citation = by_index.get(int(mark[1]))
+        if citation is not None:
+            url = citation.url or citation.document_id
+            found.append(Annotation(UrlCitation(url, citation.title, mark.start(), mark.end())))
+    return found
+
+
+def new_id() -> str:
+    """Return the id of a completion."""
+    return f"chatcmpl-{secrets.token_hex(12)}"
+
+
+class Chunks:
+    """The frames of one streamed completion: sources, words, an end, usage if asked for.
+
+    What repeats in every frame is encoded once; a word's frame is two joins of bytes.
+    """
+
+    def __init__(self, model: str, *, usage: bool) -> None:
+        head = {"id": new_id(), "object": "chat.completion.chunk", "created": int(time.time())}
+        self._head = b"data: " + msgspec.json.encode({**head, "model": model})[:-1]
+        self._usage = usage
+        # With include_usage every chunk has the field, null until the last (API reference).
+        self._tail = (b',"usage":null' if usage else b"") + b"}\n\n"
+        self._word = self._head + b',"choices":[{"index":0,"delta":{"content":'
+        self._after_word = b'},"logprobs":null,"finish_reason":null}]' + self._tail
+        self._begun = False
+
+    def encode(self, event: Event) -> bytes:
+        """Return the frame of an event."""
+        if not isinstance(event, Sources):
+            return self._word + event.json + self._after_word
+        citations = b',"citations":' + msgspec.json.encode(event.citations)
+        delta = b"{}" if self._begun else b'{"role":"assistant","content":""}'
+        self._begun = True
+        return self._frame(delta, b"null", citations)
+
+    def end(self, answer: QueryResponse) -> bytes:
+        """Return the frames that end an answer; ``citations`` are now those it cites."""
+        extra = b',"citations":' + msgspec.json.encode(answer.citations)
+        if answer.degraded:
+            extra += b',"degraded":' + msgspec.json.encode(answer.degraded)
+        marks = annotate(answer.answer, answer.citations)
+        delta = b'{"annotations":' + msgspec.json.encode(marks) + b"}" if marks else b"{}"
+        frames = self._frame(delta, b'"stop"', extra)
+        if self._usage:
+            usage = msgspec.json.encode(answer.usage)
+            frames += self._head + b',"choices":[],"usage":' + usage + b"}\n\n"
+        return frames + DONE
+
+    def _frame(self, delta: bytes, finish_reason: bytes, extra: bytes) -> bytes:
+        choice = b'{"index":0,"delta":%b,"logprobs":null,"finish_reason":%b}' % (
+            delta,
+            finish_reason,
+        )
+        return self._head + b',"choices":[' + choice + b"]" + extra + self._tail
+
+    @staticmethod
+    def failure(error: ErrorResponse) -> bytes:
+        """Return the frame that tells what went wrong, as OpenAI's SDKs expect it."""
+        return b"data: " + msgspec.json.encode(error) + b"\n\n"

@@ -64,7 +64,9 @@ STAGE_SECONDS = Histogram(
 ANSWERS = Counter("ragserve_answers_total", "Answers by how they came about.", ["kind"])
 DEGRADED = Counter("ragserve_degraded_total", "Answers given without a dependency.", ["dependency"])
 EMBEDDING_CACHE = Counter(
-    "ragserve_embedding_cache_total", "Texts looked up in the cache of vectors.", ["result"]
+    "ragserve_embedding_cache_total",
+    "Texts looked up in the cache of vectors: hit, shared (found in Redis) or miss.",
+    ["result"],
 )
 CACHE_LOOKUPS = Counter(
     "ragserve_cache_lookups_total",

@@ -42,7 +42,7 @@ Current = Callable[[str, str, float], Collection | None]
 class Entry:
     """A kept answer of ``collection`` at its version; ``cost_s`` is what computing it took."""
 
-    __slots__ = ("_early_from", "collection", "cost_s", "fresh_until", "key", "prepared")
+    __slots__ = ("_early_from", "collection", "cost_s", "fresh_until", "key", "prepared", "stale_s")
 
     def __init__(
         self,
@@ -50,12 +50,14 @@ class Entry:
         collection: Collection,
         prepared: Prepared,
         fresh_until: float,
+        stale_s: float,
         cost_s: float,
     ) -> None:
         self.key = key
         self.collection = collection
         self.prepared = prepared
         self.fresh_until = fresh_until
+        self.stale_s = stale_s
         self.cost_s = cost_s
         self._early_from = fresh_until - EAGERNESS * cost_s
 
@@ -137,7 +139,7 @@ class Answers:
         headers = {"Content-Type": "application/json", "Cache-Status": HIT}
         prepared = prepare(200, headers, body, stored_at=now - age_s)
         fresh_until = now + fresh_s
-        entry = Entry(key, collection, prepared, fresh_until, cost_s)
+        entry = Entry(key, collection, prepared, fresh_until, stale_s, cost_s)
         size = len(body) + len(prepared.head) + ENTRY_BYTES
         self._entries.put(key, entry, size, expires_at=fresh_until + stale_s)
         self._measure()

@@ -24,6 +24,10 @@ class Wishes(NamedTuple):
         """Return whether an answer of that age will do."""
         return self.max_age_s is None or age_s <= self.max_age_s
 
+    def anew(self) -> Wishes:
+        """Return the wishes of one whom nothing kept will do."""
+        return self._replace(read=False)
+
 
 ANY = Wishes()
 

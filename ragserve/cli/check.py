@@ -18,6 +18,7 @@ from ragserve.generate import LanguageModel
 from ragserve.store.embedded import database_dsn
 from ragserve.store.migrate import check_server, pending_migrations
 from ragserve.store.pool import DRIVER_ERRORS
+from ragserve.store.redis import Redis
 
 MIN_OPEN_FILES = 4096
 
@@ -32,6 +33,7 @@ def run(config: Config, data_dir: Path) -> int:
         ("database", lambda: _database(config, data_dir)),
         ("embedder", lambda: _embedder(config)),
         ("language model", lambda: _model(config)),
+        ("redis", lambda: _redis(config)),
     ]
     for name, check in checks:
         try:
@@ -93,3 +95,14 @@ async def _model(config: Config) -> str:
     finally:
         await model.close()
     return f"ok, {config.llm.model} at {config.llm.base_url}"
+
+
+async def _redis(config: Config) -> str:
+    if not config.redis.url:
+        return "none configured: each worker keeps answers of its own"
+    redis = Redis(config.redis)
+    try:
+        await redis.ping()
+    finally:
+        await redis.close()
+    return f"ok, within {config.redis.timeout_ms:g} ms or without it"

@@ -26,7 +26,7 @@ async def health(request: web.Request) -> web.Response:
     Answers 200 while questions can be answered, be it degraded, and 503 otherwise.
     """
     services = request.app[SERVICES]
-    names = ("database", "ingest", "embedder", "llm")
+    names = ("database", "ingest", "embedder", "llm", "redis")
     own = request.app[PRESENCE]
     seen, *results = await asyncio.gather(
         look_around(own.directory, "state", own),
@@ -34,6 +34,7 @@ async def health(request: web.Request) -> web.Response:
         _probe(_ingest(services)),
         _probe(_embedder(services)),
         _probe(_model(services)),
+        _probe(_redis(services)),
     )
     dependencies = dict(zip(names, results, strict=True))
     failing = [name for name, found in dependencies.items() if found.status == "failing"]
@@ -95,6 +96,13 @@ async def _model(services: Services) -> str | None:
     if services.model is None:
         return "llm.base_url is not set: answers are extracted sentences"
     await services.model.check()
+    return None
+
+
+async def _redis(services: Services) -> str | None:
+    if services.redis is None:
+        return "redis.url is not set: each worker keeps answers of its own"
+    await services.redis.ping()
     return None
 
 

@@ -21,6 +21,7 @@ from ragserve.retrieve import Indexes
 from ragserve.store.catalog import Catalog
 from ragserve.store.collections import DEFAULT_TENANT
 from ragserve.store.pool import Database
+from ragserve.store.redis import Redis
 
 
 class Services(msgspec.Struct):
@@ -32,6 +33,7 @@ class Services(msgspec.Struct):
     indexes: Indexes
     embedder: Embedder
     model: LanguageModel | None
+    redis: Redis | None
     answers: Answers
     pipeline: Pipeline
     changed: Signal

@@ -1,5 +1,8 @@
 """Between question and computation: a kept answer, or one computation for all who ask the same.
 
+Answers are kept in this process and, with Redis, for all workers and hosts, of which one computes
+while the others wait for its answer.
+
 A stale answer is given at once and computed anew behind it; if that fails, it is given until its
 end. An answer is kept only if it is whole and the search index was not behind the version of the
 collection that the key names: what is kept is never older than its key says.
@@ -16,7 +19,8 @@ import msgspec
 import structlog
 
 from ragserve.cache import Answers, Entry, Wishes
-from ragserve.cache.directives import forwarded, hit
+from ragserve.cache.directives import ANY, forwarded, hit
+from ragserve.cache.elsewhere import Elsewhere, Kept, Lease
 from ragserve.errors import DeadlineExceeded, NotCached
 from ragserve.flow.context import Context
 from ragserve.flow.deadline import deadline_after
@@ -61,11 +65,13 @@ class Caching(Generic[R]):
     def __init__(
         self,
         answers: Answers,
+        elsewhere: Elsewhere | None,
         compute: Compute[R],
         as_kept: Callable[[R], R],
         timeout_s: float,
     ) -> None:
         self._answers = answers
+        self._elsewhere = elsewhere
         self._compute = compute
         self._as_kept = as_kept
         self._timeout_s = timeout_s
@@ -84,26 +90,15 @@ class Caching(Generic[R]):
         now = time.monotonic()
         entry = self._kept(asked, key, wishes, now)
         if entry is not None:
-            age_s = entry.age_s(now)
-            context.cache = hit("memory", entry.fresh_until - now)
-            context.age_s = int(age_s)
-            return Answered(None, entry)
+            return _hit("memory", entry, context, now)
         if wishes.only_cached:
-            raise NotCached("Cache-Control: only-if-cached, and no answer is kept")
-        context.cache = forwarded(wishes)
-        if not wishes.store:
-            key = b"unkept" + key  # in no company that would keep it
-        joined = key in self._flights
-        FLIGHTS.labels("joined" if joined else "started").inc()
-        timings = {} if joined else context.timings
-        with self._flights.join(
-            key, lambda flight: self._fly(asked, key, flight, timings, keep=wishes.store), hear
-        ) as flight:
-            answered = await _landing(flight, context)
-        if joined:
-            context.cache += "; collapsed"
-        elif answered.entry is not None:
-            context.cache += "; stored"
+            return await self._kept_elsewhere(asked, key, context, wishes)
+        answered = await self._fly_along(asked, key, context, wishes, hear)
+        if answered.value is None and answered.entry is not None:
+            now = time.monotonic()
+            if not wishes.accepts(answered.entry.age_s(now)):
+                return await self._fly_along(asked, key, context, wishes.anew(), hear)
+            return _hit("redis", answered.entry, context, now)
         return answered
 
     async def close(self) -> None:
@@ -122,19 +117,88 @@ class Caching(Generic[R]):
             self._refresh_soon(asked, entry, now)
         return entry if wishes.accepts(entry.age_s(now)) else None
 
+    async def _kept_elsewhere(
+        self, asked: Asked, key: bytes, context: Context, wishes: Wishes
+    ) -> Answered[R]:
+        """Return what the second tier has, without computing anything."""
+        if self._elsewhere is not None and wishes.read:
+            kept = await self._elsewhere.find(key)
+            now = time.monotonic()
+            entry = None if kept is None else self._adopt(asked, key, kept, now)
+            if entry is not None and wishes.accepts(entry.age_s(now)):
+                return _hit("redis", entry, context, now)
+        raise NotCached("Cache-Control: only-if-cached, and no answer is kept")
+
+    async def _fly_along(
+        self,
+        asked: Asked,
+        key: bytes,
+        context: Context,
+        wishes: Wishes,
+        hear: Publish[Event] | None,
+    ) -> Answered[R]:
+        """Join the flight of ``key``, or start it; of those only whose wishes are like ours."""
+        flight_key = key if wishes.read else (b"anew" if wishes.store else b"unkept") + key
+        joined = flight_key in self._flights
+        FLIGHTS.labels("joined" if joined else "started").inc()
+        timings = {} if joined else context.timings
+
+        def start(flight: Flying[R]) -> Coroutine[Any, Any, Answered[R]]:
+            return self._fly(asked, key, flight, timings, wishes)
+
+        context.cache = forwarded(wishes)  # before the first event: a stream's head goes out then
+        with self._flights.join(flight_key, start, hear) as flight:
+            answered = await _landing(flight, context)
+        if joined:
+            context.cache += "; collapsed"
+        elif answered.entry is not None:
+            context.cache += "; stored"
+        return answered
+
     async def _fly(
-        self, asked: Asked, key: bytes, flight: Flying[R], timings: dict[str, float], *, keep: bool
+        self,
+        asked: Asked,
+        key: bytes,
+        flight: Flying[R],
+        timings: dict[str, float],
+        wishes: Wishes,
+        newer_than: float = 0.0,
     ) -> Answered[R]:
         # Of its own: whoever started the flight may leave it, or have less time than others.
-        start = time.monotonic()
-        context = Context(asked.collection.tenant, deadline_after(self._timeout_s, start))
+        context = Context(
+            asked.collection.tenant, deadline_after(self._timeout_s, time.monotonic())
+        )
+        lease = None
+        if self._elsewhere is not None and wishes.read:
+            found = await self._elsewhere.find_or_lease(
+                key, context.deadline.at, newer_than=newer_than
+            )
+            if isinstance(found, Kept):
+                return Answered(None, self._adopt(asked, key, found, time.monotonic()))
+            lease = found
         try:
-            made = await self._compute(asked, context, flight)
+            if lease is None:
+                return await self._make(asked, key, context, flight, wishes, None)
+            async with lease.held():
+                return await self._make(asked, key, context, flight, wishes, lease)
         finally:
             timings.update(context.timings)
+
+    async def _make(
+        self,
+        asked: Asked,
+        key: bytes,
+        context: Context,
+        flight: Flying[R],
+        wishes: Wishes,
+        lease: Lease | None,
+    ) -> Answered[R]:
+        """Compute the answer, and keep it if that is right."""
+        start = time.monotonic()
+        made = await self._compute(asked, context, flight)
         behind = made.version is not None and made.version < asked.collection.version
         now = time.monotonic()
-        if not keep or not made.whole or behind:
+        if not wishes.store or not made.whole or behind:
             return Answered(made.value, None)
         if self._answers.is_outdated(asked.collection, now):
             return Answered(made.value, None)  # nobody would find it
@@ -146,7 +210,24 @@ class Caching(Generic[R]):
             cost_s=now - start,
             negative=made.negative,
         )
-        return Answered(made.value, entry if key in self._answers else None)
+        if self._elsewhere is not None:
+            self._elsewhere.keep_soon(key, lease, _as_sent(entry, now))
+        kept = key in self._answers or lease is not None
+        return Answered(made.value, entry if kept else None)
+
+    def _adopt(self, asked: Asked, key: bytes, kept: Kept, now: float) -> Entry:
+        """Keep an answer of the second tier here, with the times it has left."""
+        age_s = max(0.0, time.time() - kept.computed_at)
+        return self._answers.adopt(
+            key,
+            asked.collection,
+            kept.body,
+            now,
+            fresh_s=kept.fresh_s - age_s,
+            stale_s=kept.stale_s,
+            cost_s=kept.cost_s,
+            age_s=age_s,
+        )
 
     def _refresh_soon(self, asked: Asked, entry: Entry, now: float) -> None:
         if len(self._refreshing) >= REFRESHES or entry.key in self._flights:
@@ -159,10 +240,14 @@ class Caching(Generic[R]):
     async def _refresh(self, asked: Asked, entry: Entry) -> None:
         """Replace a kept answer by a new one; let it stand if that fails."""
         key = entry.key
+        # Half a second: clocks of hosts differ, and what is there may be this very answer.
+        newer_than = time.time() - entry.age_s(time.monotonic()) + 0.5
+
+        def start(flight: Flying[R]) -> Coroutine[Any, Any, Answered[R]]:
+            return self._fly(asked, key, flight, {}, ANY, newer_than)
+
         try:
-            with self._flights.join(
-                key, lambda flight: self._fly(asked, key, flight, {}, keep=True)
-            ) as flight:
+            with self._flights.join(key, start) as flight:
                 await flight.result()
         except Exception as error:  # noqa: BLE001 - nobody waits for it; the old answer stands
             CACHE_REFRESHES.labels("failed").inc()
@@ -174,6 +259,18 @@ class Caching(Generic[R]):
 
     def __repr__(self) -> str:
         return f"<Caching {self._flights!r}, {len(self._refreshing)} refreshing>"
+
+
+def _hit(tier: str, entry: Entry, context: Context, now: float) -> Answered[Any]:
+    context.cache = hit(tier, entry.fresh_until - now)
+    context.age_s = int(entry.age_s(now))
+    return Answered(None, entry)
+
+
+def _as_sent(entry: Entry, now: float) -> Kept:
+    return Kept(
+        entry.prepared.body, time.time(), entry.fresh_until - now, entry.stale_s, entry.cost_s
+    )
 
 
 async def _landing(flight: Flying[R], context: Context) -> Answered[R]:

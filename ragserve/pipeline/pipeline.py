@@ -6,6 +6,8 @@ import msgspec
 
 from ragserve.cache import Answers, Wishes
 from ragserve.cache.directives import ANY
+from ragserve.cache.elsewhere import Elsewhere
+from ragserve.cache.shared import SharedCache
 from ragserve.config import Config
 from ragserve.embed import Embedder
 from ragserve.flow.context import Context
@@ -34,17 +36,19 @@ class Pipeline:
         embedder: Embedder,
         model: LanguageModel | None,
         answers: Answers,
+        shared: SharedCache | None = None,
     ) -> None:
         self._config = config
         self._recipe = recipe(config, embedder.name)
         self._catalog = catalog
-        vectors = Vectors(embedder, config.embedding.cache_bytes)
+        vectors = Vectors(embedder, config.embedding.cache_bytes, shared)
         answering = Answering(
             config.search, config.answer, database, indexes, embedder, vectors, model
         )
         timeout_s = config.server.request_timeout_s
-        self._questions = Caching(answers, answering.answer, as_hit, timeout_s)
-        self._searches = Caching(answers, answering.search, lambda found: found, timeout_s)
+        elsewhere = None if shared is None else Elsewhere(shared)
+        self._questions = Caching(answers, elsewhere, answering.answer, as_hit, timeout_s)
+        self._searches = Caching(answers, elsewhere, answering.search, lambda r: r, timeout_s)
 
     async def search(
         self, request: SearchRequest, context: Context, wishes: Wishes = ANY

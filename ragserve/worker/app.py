@@ -13,6 +13,7 @@ from aiohttp import web
 
 from ragserve.cache import Answers
 from ragserve.cache.prepared import prepare_json
+from ragserve.cache.shared import SharedCache
 from ragserve.config import Config
 from ragserve.edge.access import access
 from ragserve.edge.anonymous import Anonymous
@@ -37,6 +38,7 @@ from ragserve.store.catalog import TRUST_S, Catalog
 from ragserve.store.collections import CHANGED
 from ragserve.store.listen import Listener
 from ragserve.store.pool import Database, pool_size
+from ragserve.store.redis import Redis
 
 
 def create_app(
@@ -124,7 +126,14 @@ async def open_services(
         in_flight = InFlight()
         HTTP_IN_FLIGHT.set_function(lambda: in_flight.count)
         answers = Answers(config.cache, catalog.current)
-        pipeline = Pipeline(config, database, catalog, indexes, embedder, model, answers)
+        redis = Redis(config.redis) if config.redis.url else None
+        shared = None
+        if redis is not None:
+            await redis.open()
+            stack.push_async_callback(redis.close)
+            shared = SharedCache(redis, config.redis.prefix)
+            stack.push_async_callback(shared.close)
+        pipeline = Pipeline(config, database, catalog, indexes, embedder, model, answers, shared)
         stack.push_async_callback(pipeline.close)
         yield Services(
             config=config,
@@ -133,6 +142,7 @@ async def open_services(
             indexes=indexes,
             embedder=embedder,
             model=model,
+            redis=redis,
             answers=answers,
             pipeline=pipeline,
             changed=changed,

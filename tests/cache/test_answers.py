@@ -85,7 +85,7 @@ def test_nothing_found_is_kept_shortly(answers: Answers) -> None:
 
 def test_a_costly_answer_is_refreshed_early_by_one_of_its_readers() -> None:
     """XFetch: at cost d before the end the odds are 1 in e; none so far ahead that all are."""
-    entry = Entry(b"key", COLLECTION, None, 100.0, 2.0)  # type: ignore[arg-type]
+    entry = Entry(b"key", COLLECTION, None, 100.0, 50.0, 2.0)  # type: ignore[arg-type]
     rng = random.Random(7)
     draws = [1.0 - rng.random() for _ in range(20_000)]
     for before, odds in ((0.0, 1.0), (2.0, 0.3679), (4.0, 0.1353), (2 * EAGERNESS + 1, 0.0)):

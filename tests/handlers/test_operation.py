@@ -63,7 +63,13 @@ async def test_health_names_every_dependency(api: Api) -> None:
     status, health = await api.get("/health")
     assert (status, health["status"]) == (200, "ok")
     states = {name: found["status"] for name, found in health["dependencies"].items()}
-    assert states == {"database": "ok", "ingest": "ok", "embedder": "ok", "llm": "absent"}
+    assert states == {
+        "database": "ok",
+        "ingest": "ok",
+        "embedder": "ok",
+        "llm": "absent",
+        "redis": "absent",
+    }
     assert health["dependencies"]["database"]["latency_ms"] > 0
     (worker,) = health["workers"]
     assert (worker["worker"], worker["state"], worker["pid"]) == ("0", "ready", os.getpid())

@@ -159,7 +159,7 @@ class Answers:
     def try_prepared(self, tenant: str, path: bytes, body: bytes, now: float) -> Prepared | None:
         """Return the answer to exactly this body, if it is in memory and still true.
 
-        What is due to be refreshed is left to those who can.
+        What is stale or due to be refreshed is left to those who can say so and do so.
         """
         alias = (tenant, path, body)
         key = self._bodies.get(alias, now)
@@ -174,7 +174,7 @@ class Answers:
             if current is not None:
                 self._bodies.discard(alias)
             return None
-        if self.is_due(entry, now):
+        if now >= entry.fresh_until or self.is_due(entry, now):
             return None
         self._express_hits += 1
         return entry.prepared

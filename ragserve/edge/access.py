@@ -10,8 +10,8 @@ import structlog
 from aiohttp import web
 
 from ragserve.edge.request_id import REQUEST_IDS
+from ragserve.edge.tally import Tally
 from ragserve.handlers import REQUEST_ID, SERVICES
-from ragserve.metrics import HTTP_REQUESTS, HTTP_SECONDS
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -22,9 +22,7 @@ UNKNOWN_ROUTE = "unknown"
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 # Scrapes and probes come every few seconds and say nothing.
 QUIET = frozenset({"/health", "/ready", "/metrics"})
-# Looking a labelled metric up costs as much as counting; labels are few.
-_requests = functools.cache(HTTP_REQUESTS.labels)
-_seconds = functools.cache(HTTP_SECONDS.labels)
+_tally = functools.cache(Tally)
 
 
 @web.middleware
@@ -50,8 +48,7 @@ async def access(request: web.Request, handler: Handler) -> web.StreamResponse:
         resource = request.match_info.route.resource
         route = resource.canonical if resource is not None else UNKNOWN_ROUTE
         method = request.method if request.method in METHODS else "other"
-        _requests(route, method, status).inc()
-        _seconds(route).observe(seconds)
+        _tally(route, method, status).count(seconds)
         if services.config.log.access and route not in QUIET:
             log.info(
                 "request",

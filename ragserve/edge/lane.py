@@ -114,11 +114,13 @@ class Lane:
         self._is_open = is_open
         self._routes: dict[bytes, Route] = {}
         for path, page in pages.items():
-            self._routes[path.encode()] = Route(b"GET", path.encode(), Tally(path, "GET"), page)
+            self._routes[path.encode()] = Route(
+                b"GET", path.encode(), Tally(path, "GET", 200, express=True), page
+            )
         if questions is not None:
             for path, kind in questions.classes.items():
                 self._routes[path.encode()] = Route(
-                    b"POST", path.encode(), Tally(path, "POST"), None, kind
+                    b"POST", path.encode(), Tally(path, "POST", 200, express=True), None, kind
                 )
             self._try_known = questions.authenticator.try_known
             self._try_prepared = questions.answers.try_prepared

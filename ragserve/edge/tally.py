@@ -1,6 +1,7 @@
-"""Counts of the express lane: plain numbers at each answer, folded into the metrics when read.
+"""Counts of answers: plain numbers at each, folded into the metrics when those are read.
 
-Counter and histogram take a lock each and cost 1.3 µs an answer, a fifth of the whole answer.
+Counter and histogram take a lock each and cost 1.3 µs an answer, a fifth of one of the express
+lane's.
 """
 
 from __future__ import annotations
@@ -11,12 +12,13 @@ _FAST_S = HTTP_SECONDS._upper_bounds[0]
 
 
 class Tally:
-    """The answers of one route, all with status 200."""
+    """The answers of one route to one method with one status."""
 
-    __slots__ = ("__weakref__", "_fast", "_fast_s", "_histogram", "_requests", "_slow")
+    __slots__ = ("__weakref__", "_express", "_fast", "_fast_s", "_histogram", "_requests", "_slow")
 
-    def __init__(self, route: str, method: str) -> None:
-        self._requests = HTTP_REQUESTS.labels(route, method, 200)
+    def __init__(self, route: str, method: str, status: int, *, express: bool = False) -> None:
+        self._requests = HTTP_REQUESTS.labels(route, method, status)
+        self._express = express
         self._histogram = HTTP_SECONDS.labels(route)
         self._fast = 0
         self._fast_s = 0.0
@@ -41,6 +43,7 @@ class Tally:
         self._histogram._sum.inc(self._fast_s)
         self._histogram._buckets[0].inc(self._fast)
         self._requests.inc(answers)
-        HTTP_EXPRESS.inc(answers)
+        if self._express:
+            HTTP_EXPRESS.inc(answers)
         self._fast = self._slow = 0
         self._fast_s = 0.0

@@ -9,8 +9,9 @@ import msgspec
 from aiohttp import web
 
 from ragserve.cache import Wishes, parse_wishes
+from ragserve.cache.directives import ANY, HIT
 from ragserve.flow.context import Context
-from ragserve.handlers.body import json_response, read_json
+from ragserve.handlers.body import decode_json, json_response, read_json_body
 from ragserve.handlers.services import SERVICES
 from ragserve.handlers.sse import EventStream
 from ragserve.handlers.streams import stream
@@ -22,24 +23,52 @@ async def search(request: web.Request) -> web.Response:
     """Return the passages that fit a query best."""
     services = request.app[SERVICES]
     context = services.context(time.monotonic())
-    asked = await read_json(request, SearchRequest)
-    answered = await services.pipeline.search(asked, context, wishes_of(request))
-    return await _respond(request, context, answered)
+    wishes = wishes_of(request)
+    body = await read_json_body(request)
+    kept = try_kept(request, body, context, wishes)
+    if kept is not None:
+        return kept
+    asked = decode_json(body, SearchRequest)
+    answered = await services.pipeline.search(asked, context, wishes)
+    return _respond(request, body, context, answered)
 
 
 async def query(request: web.Request) -> web.StreamResponse:
     """Answer a question from the documents, with citations."""
     services = request.app[SERVICES]
     context = services.context(time.monotonic())
-    asked = await read_json(request, QueryRequest)
     wishes = wishes_of(request)
+    body = await read_json_body(request)
+    kept = try_kept(request, body, context, wishes)
+    if kept is not None:
+        return kept
+    asked = decode_json(body, QueryRequest)
     if asked.stream:
         events: EventStream[Event] = EventStream(request, services.config.stream, encode_event)
         answering = services.pipeline.query(asked, context, events.hear, wishes=wishes)
         return await stream(
             request, events, answering, encode_end, context.headers, failure=encode_failure
         )
-    return await _respond(request, context, await services.pipeline.answer(asked, context, wishes))
+    answered = await services.pipeline.answer(asked, context, wishes)
+    return _respond(request, body, context, answered)
+
+
+def try_kept(
+    request: web.Request, body: bytes, context: Context, wishes: Wishes
+) -> web.Response | None:
+    """Return the answer to exactly this body, if it is in memory: nothing need be understood."""
+    if wishes is not ANY:
+        return None
+    now = time.monotonic()
+    answers = request.app[SERVICES].answers
+    prepared = answers.try_prepared(context.tenant, request.path.encode(), body, now)
+    if prepared is None:
+        return None
+    context.cache = HIT
+    context.age_s = prepared.age_s(now)
+    return web.Response(
+        body=prepared.body, headers={"Content-Type": "application/json", **context.headers()}
+    )
 
 
 def wishes_of(request: web.Request) -> Wishes:
@@ -48,11 +77,12 @@ def wishes_of(request: web.Request) -> Wishes:
     return parse_wishes(headers.get("Cache-Control"), headers.get("Pragma"))
 
 
-async def _respond(request: web.Request, context: Context, answered: Answered[Any]) -> web.Response:
+def _respond(
+    request: web.Request, body: bytes, context: Context, answered: Answered[Any]
+) -> web.Response:
     """Return the answer; from now on the express lane knows the body that asked for it."""
     value, entry = answered
     if entry is not None:
-        body = await request.read()
         request.app[SERVICES].answers.note_body(request.path, body, entry)
     if value is None and entry is not None:
         response = web.Response(body=entry.prepared.body, content_type="application/json")

@@ -40,6 +40,8 @@ async def read_body(request: web.Request) -> bytes:
     limits = request.app[SERVICES].config.limits
     check_length(request)
     try:
+        if request.content.is_eof():
+            return await request.read()  # it is all here: no wait, no timer
         async with asyncio.timeout(limits.body_timeout_s):
             return await request.read()
     except web.HTTPRequestEntityTooLarge as error:

@@ -168,6 +168,12 @@ class Deleted(msgspec.Struct, frozen=True):
     deleted: bool = True
 
 
+class CacheCleared(msgspec.Struct, frozen=True):
+    """Names of the collections whose kept answers are gone."""
+
+    collections: list[str]
+
+
 class CollectionRequest(Request, frozen=True, forbid_unknown_fields=True):
     """Create a collection with a language of its own."""
 

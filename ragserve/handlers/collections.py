@@ -72,6 +72,7 @@ async def delete(request: web.Request) -> web.Response:
     name = request.match_info["name"]
     collection = await get_collection(services.database, DEFAULT_TENANT, name)
     await delete_collection(services.database, collection)
+    services.catalog.doubt(collection)
     return json_response(Deleted(name))
 
 

@@ -76,8 +76,10 @@ async def delete(request: web.Request) -> web.Response:
     """Delete a document and whatever is on its way to replace it."""
     collection = await _collection(request)
     document_id = request.match_info["id"]
-    if not await delete_document(request.app[SERVICES].database, collection, document_id):
+    services = request.app[SERVICES]
+    if not await delete_document(services.database, collection, document_id):
         raise NotFound(f"document {document_id!r} is not in collection {collection.name!r}")
+    services.catalog.doubt(collection)
     return json_response(Deleted(document_id))
 
 

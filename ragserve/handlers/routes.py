@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from aiohttp import web
 
 from ragserve import openai, schema
-from ragserve.handlers import ask, chat, collections, documents, embeddings, health, models
+from ragserve.handlers import ask, cache, chat, collections, documents, embeddings, health, models
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -97,6 +97,18 @@ _OPERATION = (
     Route("GET", "/ready", health.ready, None, schema.ReadyResponse),
 )
 
+_CACHE = (
+    Route(
+        "DELETE",
+        "/v1/cache",
+        cache.clear,
+        None,
+        schema.CacheCleared,
+        200,
+        (Parameter("collection", "string", "The collection; without it, all."),),
+    ),
+)
+
 _OPENAI = (
     Route("POST", "/v1/chat/completions", chat.chat, openai.ChatRequest, openai.ChatCompletion),
     Route("GET", "/v1/models", models.listing, None, openai.ModelList),
@@ -110,4 +122,4 @@ _OPENAI = (
     ),
 )
 
-ROUTES = (*_QUESTIONS, *_OPENAI, *_DOCUMENTS, *_COLLECTIONS, *_OPERATION)
+ROUTES = (*_QUESTIONS, *_OPENAI, *_DOCUMENTS, *_COLLECTIONS, *_CACHE, *_OPERATION)

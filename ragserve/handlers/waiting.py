@@ -35,6 +35,7 @@ async def wait_searchable(
             break
         await services.changed.wait(min(left_s, LOOK_AGAIN_S))
     versions = [state.version for state in states.values() if state.version is not None]
+    services.catalog.doubt(collection)
     await _wait_indexed(services, collection, max(versions, default=0), until)
     return [_reached(item, states) for item in accepted]
 

@@ -90,6 +90,15 @@ class Catalog:
             known = self._known[key]
             known.collection = _at_least(known.collection, version)
 
+    def doubt(self, collection: Collection) -> None:
+        """Look it up at the next question: this process has just changed it.
+
+        The notification will come, but whoever made the change may ask sooner.
+        """
+        known = self._known.get((collection.tenant, collection.name))
+        if known is not None:
+            known.checked_at = known.tried_at = float("-inf")
+
     def heard(self, at: float) -> None:
         """Take note that everything committed before ``at`` has been notified."""
         self._heard_at = max(self._heard_at, at)

@@ -152,6 +152,26 @@ async def delete_collection(database: Database, collection: Collection) -> None:
         await connection.execute("SELECT pg_notify($1, $2)", CHANGED, f"{collection.id} -1")
 
 
+async def raise_versions(database: Database, tenant: str, name: str | None) -> list[Collection]:
+    """Raise the version of a tenant's collection, or of all, without a change; return them.
+
+    Answers computed from what was known before are then those of an old version. Raises
+    ``NotFound`` if there is no collection of that name.
+    """
+    rows = await database.fetch(
+        "WITH raised AS (UPDATE collections SET version = version + 1"
+        f"  WHERE tenant = $1 AND ($2::text IS NULL OR name = $2) RETURNING {_COLUMNS}),"
+        " notified AS (SELECT pg_notify($3, id || ' ' || version) FROM raised)"
+        " SELECT raised.* FROM raised, (SELECT count(*) FROM notified) once ORDER BY name",
+        tenant,
+        name,
+        CHANGED,
+    )
+    if name is not None and not rows:
+        raise NotFound(f"collection {name!r} does not exist", param="collection")
+    return [Collection(**row) for row in rows]
+
+
 async def _create_partition(connection: asyncpg.Connection, collection: Collection) -> None:
     table = collection.table
     await connection.execute(

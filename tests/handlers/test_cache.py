@@ -91,6 +91,40 @@ async def test_a_change_puts_answers_out_of_reach(api: Api) -> None:
     assert status == "ragserve; hit; detail=memory"
 
 
+async def indexed(api: Api) -> None:
+    """Wait until the index of the default collection has its newest version."""
+    catalog, indexes = api.services.catalog, api.services.indexes
+    async with asyncio.timeout(30):
+        while True:
+            collection = await catalog.get("default", "default")
+            if indexes.version(collection, asyncio.get_running_loop().time()) == collection.version:
+                return
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("query", ["?collection=default", ""])
+async def test_kept_answers_can_be_deleted(api: Api, query: str) -> None:
+    """Those of one collection, or all; then answers are kept again."""
+    await api.ingest(OFFICE)
+    await api.ingest(OFFICE, collection="second")
+    second = {**LUNCH, "collection": "second"}
+    for body in (LUNCH, second):
+        await ask(api, body)
+    status, answer = await api.delete(f"/v1/cache{query}")
+    assert (status, answer) == (200, {"collections": ["default"] + ["second"] * (not query)})
+    assert (await ask(api, LUNCH))[0].startswith("ragserve; fwd=miss")
+    assert (await ask(api, second))[0].startswith("ragserve; hit" if query else "ragserve; fwd")
+    await indexed(api)
+    assert (await ask(api, {"query": "bicycle"}))[0] == "ragserve; fwd=miss; stored"
+
+
+async def test_deleting_of_what_is_not_there_says_so(api: Api) -> None:
+    """A misspelt collection is an error, not a success."""
+    status, answer = await api.delete("/v1/cache?collection=none")
+    assert (status, answer["error"]["param"]) == (404, "collection")
+    assert await api.delete("/v1/cache") == (200, {"collections": []})
+
+
 async def test_an_answer_from_an_index_that_is_behind_is_not_kept(api: Api) -> None:
     """While the index has not seen the newest version nothing is kept under that version."""
     await api.ingest(OFFICE)

@@ -120,6 +120,18 @@ async def test_a_change_reaches_both(two: Two) -> None:
         assert answer["answer"] == "Lunch is served at one o'clock from now on. [1]"
 
 
+async def test_deleting_reaches_both_and_redis(two: Two) -> None:
+    """Answers that one worker had deleted are not given by the other, nor by Redis."""
+    await two.one.ingest(OFFICE)
+    await known(two.other, 1)
+    for api in two:
+        await ask(api, LUNCH)
+        await written(api)
+    await two.one.delete("/v1/cache")
+    await known(two.other, 2)
+    assert (await ask(two.other, LUNCH))[0].startswith("ragserve; fwd=miss")
+
+
 async def test_one_of_them_computes(two: Two) -> None:
     """The same question to both is computed once; a failure of one hands over to the other."""
     await two.one.ingest(OFFICE)

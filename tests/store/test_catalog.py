@@ -130,6 +130,16 @@ async def test_a_deleted_collection_is_gone(counting: Counting) -> None:
     await counting.close()
 
 
+async def test_whoever_changes_it_need_not_wait(counting: Counting) -> None:
+    """A collection that this process has just changed is looked up at the next question."""
+    catalog = Catalog(counting)
+    await catalog.reload()
+    catalog.doubt(await catalog.get("default", "default"))
+    await raise_version(counting)
+    assert (await catalog.get("default", "default")).version == 1
+    await counting.close()
+
+
 async def test_without_the_database_the_last_word_stands(counting: Counting) -> None:
     """What is known is still said, and the database is not asked at every question."""
     catalog = Catalog(counting)

@@ -112,9 +112,9 @@ def measure(scenario: Scenario, place: Place, arguments: argparse.Namespace) -> 
 def measure_once(contender: Contender, load: Load, place: Place, seconds: float) -> Run:
     """Return one run: the generator's report, and what the contender used meanwhile."""
     with contender.run(place) as up:
-        before = _cpu_s(up)
+        before = cpu_s(up)
         report = _generate(up.port, load, seconds)
-        used = _cpu_s(up) - before
+        used = cpu_s(up) - before
         memory = sum(process.memory_mb() for process in up.processes)
     # The warm-up used processor time as well; its requests are not in the report.
     report["cpu_us"] = round(used * 1e6 / max(1, report["answered"]), 1)
@@ -122,28 +122,31 @@ def measure_once(contender: Contender, load: Load, place: Place, seconds: float)
     return report
 
 
-def _cpu_s(up: Up) -> float:
+def cpu_s(up: Up) -> float:
+    """Return the processor time that a contender has used."""
     return sum(process.cpu_s() for process in up.processes)
 
 
+def make_wrk(zipf: float) -> wrk.Wrk:
+    """Return wrk on the upper half of the cores."""
+    upper = _upper()
+    return wrk.Wrk(
+        QUESTIONS,
+        collection=RAGSERVE_COLLECTION,
+        zipf=zipf,
+        key=KEY,
+        threads=len(upper),
+        pin=lambda: os.sched_setaffinity(0, upper),
+    )
+
+
+def _upper() -> set[int]:
+    return set(range(SERVER_CORES, CORES)) or {0}
+
+
 def _generate(port: int, load: Load, seconds: float) -> Run:
-    upper = set(range(SERVER_CORES, CORES)) or {0}
-
-    def pin() -> None:
-        os.sched_setaffinity(0, upper)
-
     if load.wrk:
-        return wrk.generate(
-            QUESTIONS,
-            port,
-            connections=load.users,
-            threads=len(upper),
-            seconds=seconds,
-            collection=RAGSERVE_COLLECTION,
-            zipf=load.zipf,
-            key=KEY,
-            pin=pin,
-        )
+        return make_wrk(load.zipf).run_warm(port, load.users, seconds)
     command = [sys.executable, "-m", "bench.load", str(QUESTIONS), "--key", KEY]
     command += ["--url", f"http://127.0.0.1:{port}", "--collection", RAGSERVE_COLLECTION]
     command += ["--users", str(load.users), "--think", str(load.think_s), "--zipf", str(load.zipf)]
@@ -158,7 +161,7 @@ def _generate(port: int, load: Load, seconds: float) -> Run:
         text=True,
         check=False,
         timeout=seconds + 120,
-        preexec_fn=pin,
+        preexec_fn=lambda: os.sched_setaffinity(0, _upper()),
     )
     if done.returncode:
         raise RuntimeError(done.stderr[-2000:])

@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from bench.load import requests
 from bench.questions import read_questions
@@ -47,62 +48,69 @@ def missing() -> str | None:
     return None if shutil.which("wrk") else "wrk is not installed (apt install wrk)"
 
 
-def generate(
-    questions: Path,
-    port: int,
-    *,
-    connections: int,
-    threads: int,
-    seconds: float,
-    collection: str,
-    zipf: float,
-    key: str,
-    pin: Callable[[], None],
-) -> dict[str, object]:
-    """Return the report of one run; what came in its warm-up counts as ``answered`` only."""
-    asked = requests(
-        read_questions(questions),
-        host=f"127.0.0.1:{port}",
-        path="/v1/query",
-        fields={"collection": collection},
-        zipf=zipf,
-        headers={"Authorization": f"Bearer {key}"},
-    )
-    picks = list(islice(asked, PICKS))
-    numbers = {request: number for number, request in enumerate(dict.fromkeys(picks), 1)}
-    with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
+class Wrk:
+    """A generator that asks the questions of a file, more often the earlier ones."""
+
+    def __init__(
+        self,
+        questions: Path,
+        *,
+        collection: str,
+        zipf: float,
+        key: str,
+        threads: int,
+        pin: Callable[[], None],
+    ) -> None:
+        asked = requests(
+            read_questions(questions),
+            host="127.0.0.1",
+            path="/v1/query",
+            fields={"collection": collection},
+            zipf=zipf,
+            headers={"Authorization": f"Bearer {key}"},
+        )
+        picks = list(islice(asked, PICKS))
+        numbers = {request: number for number, request in enumerate(dict.fromkeys(picks), 1)}
         built = ", ".join(_quoted(request) for request in numbers)
         order = ", ".join(str(numbers[request]) for request in picks)
-        script.write(_SCRIPT % {"built": built, "order": order})
-        script.flush()
+        self._script = _SCRIPT % {"built": built, "order": order}
+        self._threads = threads
+        self._pin = pin
 
-        def once(duration_s: float) -> dict[str, float]:
-            command = ["wrk", f"-t{threads}", f"-c{connections}", f"-d{duration_s:.0f}s"]
+    def run(self, port: int, connections: int, seconds: float) -> dict[str, Any]:
+        """Return the report of one run."""
+        with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
+            script.write(self._script)
+            script.flush()
+            command = ["wrk", f"-t{self._threads}", f"-c{connections}", f"-d{seconds:.0f}s"]
             command += ["--timeout", f"{TIMEOUT_S}s", "-s", script.name]
             done = subprocess.run(
                 [*command, f"http://127.0.0.1:{port}"],
                 capture_output=True,
                 text=True,
                 check=True,
-                timeout=duration_s + 2 * TIMEOUT_S,
-                preexec_fn=pin,
+                timeout=seconds + 2 * TIMEOUT_S,
+                preexec_fn=self._pin,
             )
-            said: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-            return said
+        said = json.loads(done.stdout.splitlines()[-1])
+        answers, errors = said["requests"], said["failed"] + said["refused"]
+        return {
+            "requests": answers,
+            "answered": answers,
+            "requests_per_s": round(answers / said["us"] * 1e6, 1),
+            "errors": errors,
+            "error_share": round(errors / max(1, answers), 6),
+            "body_bytes": said["body_bytes"],
+            "seconds": round(said["us"] / 1e6, 3),
+            "latency_ms": {name: said[name] / 1000 for name in ("p50", "p95", "p99", "max")},
+        }
 
-        warm = once(WARM_UP_S)
-        said = once(seconds)
-    answers, errors = said["requests"], said["failed"] + said["refused"]
-    return {
-        "requests": answers,
-        "answered": answers + warm["requests"],
-        "requests_per_s": round(answers / said["us"] * 1e6, 1),
-        "errors": errors,
-        "error_share": round(errors / max(1, answers), 6),
-        "body_bytes": said["body_bytes"],
-        "seconds": round(said["us"] / 1e6, 3),
-        "latency_ms": {name: said[name] / 1000 for name in ("p50", "p95", "p99", "max")},
-    }
+    def run_warm(self, port: int, connections: int, seconds: float) -> dict[str, Any]:
+        """Return the report of a run after a warm-up, which counts as ``answered`` only."""
+        warm = self.run(port, connections, WARM_UP_S)
+        report = self.run(port, connections, seconds)
+        report["answered"] += warm["answered"]
+        return report
 
 
 def _quoted(data: bytes) -> str:

@@ -94,6 +94,16 @@ FIRST_TEXT_SECONDS = Histogram(
     "Time from a streaming request to the first words of its answer.",
     buckets=_LATENCY,
 )
+TEXT_GAP_SECONDS = Histogram(
+    "ragserve_text_gap_seconds",
+    "Time between two pieces of a language model's answer, as they arrive.",
+    buckets=_LATENCY,
+)
+UPSTREAM_ERRORS = Counter(
+    "ragserve_upstream_errors_total",
+    "Calls of models elsewhere that failed, by what was called and how it failed.",
+    ["upstream", "kind"],
+)
 LLM_TOKENS = Counter("ragserve_llm_tokens_total", "Tokens of the language model.", ["kind"])
 
 INGEST_DOCUMENTS = Counter(

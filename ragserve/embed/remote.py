@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from ragserve.config import EmbeddingConfig
 from ragserve.errors import ConfigurationError, UpstreamFailed
-from ragserve.upstream import Upstream
+from ragserve.upstream import Server, Upstream
 
 Vectors = npt.NDArray[np.float32]
 
@@ -44,15 +44,15 @@ class RemoteEmbedder:
     @classmethod
     async def open(cls, config: EmbeddingConfig) -> RemoteEmbedder:
         """Reach the embedder once: checks address, key and model, and learns the dimension."""
-        upstream = Upstream(
+        server = Server(
             "embedder",
             config.base_url,
             config.api_key,
             connections=PARALLEL_BATCHES,
             connect_timeout_s=config.timeout_s,
             timeout_s=config.timeout_s,
-            attempts=config.attempts,
         )
+        upstream = Upstream(server, attempts=config.attempts)
         embedder = cls(config, upstream)
         try:
             found = (await embedder._batch(["warm"])).shape[1]

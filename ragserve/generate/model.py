@@ -17,7 +17,7 @@ from ragserve.generate.marks import Marks
 from ragserve.generate.prompt import build_prompt, build_rewrite
 from ragserve.metrics import LLM_TOKENS
 from ragserve.schema import SearchResult, Usage
-from ragserve.upstream import Upstream
+from ragserve.upstream import Server, Upstream
 
 REWRITE_OPTIONS = Options(temperature=0.0, max_tokens=100)
 
@@ -55,15 +55,15 @@ class LanguageModel:
 
     def __init__(self, config: LlmConfig) -> None:
         self._config = config
-        self._upstream = Upstream(
+        server = Server(
             "language model",
             config.base_url,
             config.api_key,
             connections=config.connections,
             connect_timeout_s=config.connect_timeout_s,
             timeout_s=config.timeout_s,
-            attempts=config.attempts,
         )
+        self._upstream = Upstream(server, attempts=config.attempts)
 
     @property
     def name(self) -> str:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import numpy as np
 import pytest
-import stamina
 
 from ragserve.embed.remote import RemoteEmbedder
 from ragserve.errors import ConfigurationError, UpstreamFailed
+from ragserve.upstream import upstream
 from tests.conftest import configured
 from tests.embed.scripted import (
     HANG,
@@ -27,10 +27,9 @@ KEY = "sk-very-secret"
 
 
 @pytest.fixture(autouse=True)
-def impatience() -> Iterator[None]:
+def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tries follow each other without a pause."""
-    with stamina.set_testing(True, attempts=10, cap=True):
-        yield
+    monkeypatch.setattr(upstream, "PAUSE_S", 0.0)
 
 
 @asynccontextmanager

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
-import stamina
 
 from ragserve.errors import DeadlineExceeded, UpstreamFailed
 from ragserve.flow.deadline import deadline_after
 from ragserve.generate import NO_CONVERSATION, Answer, LanguageModel
 from ragserve.schema import Usage
+from ragserve.upstream import upstream
 from tests.conftest import configured
 from tests.embed.scripted import HANG, Reply, ScriptedServer, Step, completion, scripted
 from tests.generate.samples import passages
@@ -23,10 +23,9 @@ ANSWER = completion("At 100 degrees [1].")
 
 
 @pytest.fixture(autouse=True)
-def impatience() -> Iterator[None]:
+def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tries follow each other without a pause."""
-    with stamina.set_testing(True, attempts=10, cap=True):
-        yield
+    monkeypatch.setattr(upstream, "PAUSE_S", 0.0)
 
 
 @asynccontextmanager

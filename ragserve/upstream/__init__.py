@@ -1,0 +1,12 @@
+"""HTTP to OpenAI-compatible servers: a client of our own, for what is relayed word by word.
+
+``server`` makes one call; ``upstream`` makes it until it works. Below them ``pool`` keeps
+connections, ``connection`` speaks HTTP/1.1, ``exchange`` takes one reply, ``sse`` reads its events.
+"""
+
+from ragserve.upstream.exchange import Hear, Patience
+from ragserve.upstream.failure import CallFailed
+from ragserve.upstream.server import Server
+from ragserve.upstream.upstream import Upstream
+
+__all__ = ["CallFailed", "Hear", "Patience", "Server", "Upstream"]

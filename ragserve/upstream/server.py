@@ -1,0 +1,144 @@
+"""Calls to one OpenAI-compatible server, each tried once: JSON in, JSON or events out.
+
+Messages name the server and never the key.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
+from ragserve.errors import ConfigurationError
+from ragserve.metrics import UPSTREAM_ERRORS
+from ragserve.upstream.exchange import Exchange, Hear, Patience
+from ragserve.upstream.failure import CallFailed, ClosedEarly
+from ragserve.upstream.origin import parse_base_url
+from ragserve.upstream.pool import Pool
+
+ERROR_CHARACTERS = 300
+
+
+class Server:
+    """The server at ``base_url``; ``what`` it is for opens every message."""
+
+    def __init__(
+        self,
+        what: str,
+        base_url: str,
+        api_key: str,
+        *,
+        connections: int,
+        connect_timeout_s: float,
+        timeout_s: float,
+    ) -> None:
+        self.origin = parse_base_url(base_url)
+        self._what = what
+        self._timeout_s = timeout_s
+        self._api_key = _checked(what, api_key)
+        self._pool = Pool(self.origin, connections=connections, connect_timeout_s=connect_timeout_s)
+        lines = [
+            f"Host: {self.origin.authority}",
+            "User-Agent: ragserve",
+            "Accept: application/json, text/event-stream",
+            "Accept-Encoding: identity",
+        ]
+        if api_key:
+            lines.append(f"Authorization: Bearer {self._api_key}")
+        self._head = "\r\n".join(lines)
+
+    async def get(self, path: str) -> bytes:
+        """Return the reply to a GET; raise ``CallFailed``."""
+        request = f"GET {self.origin.path}{path} HTTP/1.1\r\n{self._head}\r\n\r\n".encode()
+        return await self._call(path, request, None, None)
+
+    async def post(
+        self,
+        path: str,
+        content: bytes,
+        hear: Hear | None = None,
+        patience: Patience | None = None,
+    ) -> bytes:
+        """Return the reply to JSON ``content``, or nothing if ``hear`` was told its events."""
+        request = (
+            f"POST {self.origin.path}{path} HTTP/1.1\r\n{self._head}\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
+        ).encode() + content
+        return await self._call(path, request, hear, patience)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._pool.close()
+
+    async def _call(
+        self, path: str, request: bytes, hear: Hear | None, patience: Patience | None
+    ) -> bytes:
+        where = f"{self._what} {self.origin.url}{path}"
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                exchange, reply = await self._exchange(request, hear, patience)
+            if exchange.status != 200:
+                raise self._refusal(exchange, reply)
+        except TimeoutError as error:
+            raise self._failed(
+                where, CallFailed(f"no reply within {self._timeout_s:g} s", "timeout")
+            ) from error
+        except CallFailed as error:
+            raise self._failed(where, error) from error
+        except asyncio.CancelledError:
+            UPSTREAM_ERRORS.labels(self._what, "cancelled").inc()
+            raise
+        return reply
+
+    async def _exchange(
+        self, request: bytes, hear: Hear | None, patience: Patience | None
+    ) -> tuple[Exchange, bytes]:
+        async with self._pool.slot():
+            exchange = Exchange(hear, patience)
+            connection = await self._pool.take()
+            try:
+                return exchange, await connection.perform(request, exchange)
+            except ClosedEarly:
+                # The server gave up a connection that it found idle; it has not seen the request.
+                exchange = Exchange(hear, patience)
+                connection = await self._pool.take(fresh=True)
+                return exchange, await connection.perform(request, exchange)
+
+    def _failed(self, where: str, error: CallFailed) -> CallFailed:
+        UPSTREAM_ERRORS.labels(self._what, error.kind).inc()
+        text = f"{where}: {error.message}"
+        if self._api_key:
+            text = text.replace(self._api_key, "***")
+        return CallFailed(text, error.kind, retry_after_s=error.retry_after_s)
+
+    def _refusal(self, exchange: Exchange, reply: bytes) -> CallFailed:
+        status = exchange.status
+        shown = reply.decode(errors="replace")
+        if self._api_key:
+            shown = shown.replace(self._api_key, "***")  # before it is cut
+        return CallFailed(
+            f"status {status}: {shown[:ERROR_CHARACTERS]}",
+            "throttled" if status == 429 else "server" if status >= 500 else "refused",
+            retry_after_s=retry_after_s(exchange.headers.get("retry-after"), datetime.now(UTC)),
+        )
+
+    def __repr__(self) -> str:
+        return f"<Server {self.origin.url} {self._pool!r}>"
+
+
+def retry_after_s(value: str | None, now: datetime) -> float | None:
+    """Return what ``Retry-After`` asks for, as seconds or as a date (RFC 9110, 10.2.3)."""
+    if value is None:
+        return None
+    if value.strip().isascii() and value.strip().isdigit():
+        return float(value.strip()[:9])
+    try:
+        return max(0.0, (parsedate_to_datetime(value) - now).total_seconds())
+    except (TypeError, ValueError):
+        return None
+
+
+def _checked(what: str, api_key: str) -> str:
+    if not api_key.isascii() or not (api_key + "x").isprintable() or " " in api_key:
+        raise ConfigurationError(f"{what}: the api_key has characters that no header may have")
+    return api_key

@@ -70,7 +70,7 @@ EMBEDDING_CACHE = Counter(
 )
 CACHE_LOOKUPS = Counter(
     "ragserve_cache_lookups_total",
-    "Answers looked up, by tier (memory, redis) and result (hit, stale, miss).",
+    "Answers looked up, by tier (memory, redis, semantic) and result (hit, stale, miss).",
     ["tier", "result"],
 )
 CACHE_BYTES = Gauge("ragserve_cache_bytes", "Memory that answers take in this process.", ["tier"])

@@ -101,6 +101,10 @@ class Answers:
         CACHE_LOOKUPS.labels("memory", _result(entry, now)).inc()
         return entry
 
+    def peek(self, key: bytes, now: float) -> Entry | None:
+        """Return the answer without counting the look-up."""
+        return self._entries.get(key, now)
+
     def is_due(self, entry: Entry, now: float) -> bool:
         """Return whether the reader of ``entry`` should have it refreshed."""
         return entry.is_due(now, 1.0 - self._rng.random())

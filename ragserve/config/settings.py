@@ -172,6 +172,10 @@ class CacheConfig(Section, frozen=True, forbid_unknown_fields=True):
         float, _doc("Then it is still given for so long, while it is computed anew.", ge=0)
     ] = 300.0
     negative_ttl_s: Annotated[float, _doc("The same for answers that found nothing.", gt=0)] = 30.0
+    similarity: Annotated[
+        float,
+        _doc("A question this similar (cosine) to a kept one gets its answer; 0: off.", ge=0, le=1),
+    ] = 0.0
     fold_case: Annotated[bool, _doc("Questions that differ in case only are the same.")] = False
 
 

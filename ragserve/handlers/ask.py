@@ -81,8 +81,9 @@ def _respond(
     request: web.Request, body: bytes, context: Context, answered: Answered[Any]
 ) -> web.Response:
     """Return the answer; from now on the express lane knows the body that asked for it."""
-    value, entry = answered
-    if entry is not None:
+    value, entry, tier = answered
+    # The answer to another question is told to be one every time: it is not this body's.
+    if entry is not None and tier != "semantic":
         request.app[SERVICES].answers.note_body(request.path, body, entry)
     if value is None and entry is not None:
         response = web.Response(body=entry.prepared.body, content_type="application/json")

@@ -25,8 +25,10 @@ from ragserve.errors import DeadlineExceeded, NotCached
 from ragserve.flow.context import Context
 from ragserve.flow.deadline import deadline_after
 from ragserve.flow.flight import Flight, Flights, Publish
+from ragserve.generate import NO_CONVERSATION
 from ragserve.metrics import CACHE_REFRESHES, FLIGHTS
 from ragserve.pipeline.events import Event
+from ragserve.pipeline.paraphrases import Paraphrases
 from ragserve.pipeline.question import Asked
 
 log = structlog.get_logger(__name__)
@@ -49,10 +51,14 @@ class Made(NamedTuple, Generic[R]):
 
 
 class Answered(NamedTuple, Generic[R]):
-    """An answer: ``value`` if it was computed, ``entry`` if it is kept, one of them at least."""
+    """An answer: ``value`` if it was computed, ``entry`` if it is kept, one of them at least.
+
+    ``tier`` is where one comes from that was not computed.
+    """
 
     value: R | None
     entry: Entry | None
+    tier: str = "memory"
 
 
 Compute = Callable[[Asked, Context, Flight[Event, Any]], Coroutine[Any, Any, Made[R]]]
@@ -69,7 +75,9 @@ class Caching(Generic[R]):
         compute: Compute[R],
         as_kept: Callable[[R], R],
         timeout_s: float,
+        paraphrases: Paraphrases | None = None,
     ) -> None:
+        self._paraphrases = paraphrases
         self._answers = answers
         self._elsewhere = elsewhere
         self._compute = compute
@@ -98,7 +106,7 @@ class Caching(Generic[R]):
             now = time.monotonic()
             if not wishes.accepts(answered.entry.age_s(now)):
                 return await self._fly_along(asked, key, context, wishes.anew(), hear)
-            return _hit("redis", answered.entry, context, now)
+            return _hit(answered.tier, answered.entry, context, now)
         return answered
 
     async def close(self) -> None:
@@ -174,13 +182,14 @@ class Caching(Generic[R]):
                 key, context.deadline.at, newer_than=newer_than
             )
             if isinstance(found, Kept):
-                return Answered(None, self._adopt(asked, key, found, time.monotonic()))
+                entry = self._adopt(asked, key, found, time.monotonic())
+                return Answered(None, entry, "redis")
             lease = found
         try:
             if lease is None:
-                return await self._make(asked, key, context, flight, wishes, None)
+                return await self._make(asked, key, context, flight, wishes, None, newer_than)
             async with lease.held():
-                return await self._make(asked, key, context, flight, wishes, lease)
+                return await self._make(asked, key, context, flight, wishes, lease, newer_than)
         finally:
             timings.update(context.timings)
 
@@ -192,9 +201,15 @@ class Caching(Generic[R]):
         flight: Flying[R],
         wishes: Wishes,
         lease: Lease | None,
+        newer_than: float,
     ) -> Answered[R]:
         """Compute the answer, and keep it if that is right."""
         start = time.monotonic()
+        paraphrases = self._paraphrases if _stands_alone(asked) else None
+        if paraphrases is not None and wishes.read and not newer_than:
+            similar = await paraphrases.find(asked, start)
+            if similar is not None:
+                return Answered(None, similar, "semantic")
         made = await self._compute(asked, context, flight)
         behind = made.version is not None and made.version < asked.collection.version
         now = time.monotonic()
@@ -212,6 +227,8 @@ class Caching(Generic[R]):
         )
         if self._elsewhere is not None:
             self._elsewhere.keep_soon(key, lease, _as_sent(entry, now))
+        if paraphrases is not None:
+            await paraphrases.add(asked, key)
         kept = key in self._answers or lease is not None
         return Answered(made.value, entry if kept else None)
 
@@ -264,7 +281,12 @@ class Caching(Generic[R]):
 def _hit(tier: str, entry: Entry, context: Context, now: float) -> Answered[Any]:
     context.cache = hit(tier, entry.fresh_until - now)
     context.age_s = int(entry.age_s(now))
-    return Answered(None, entry)
+    return Answered(None, entry, tier)
+
+
+def _stands_alone(asked: Asked) -> bool:
+    """Return whether the question's vector says what is asked: no conversation, no word search."""
+    return asked.conversation == NO_CONVERSATION and asked.mode != "lexical"
 
 
 def _as_sent(entry: Entry, now: float) -> Kept:

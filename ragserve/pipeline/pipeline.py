@@ -16,6 +16,7 @@ from ragserve.generate import NO_CONVERSATION, Conversation, LanguageModel
 from ragserve.pipeline.answering import Answering
 from ragserve.pipeline.caching import Answered, Caching
 from ragserve.pipeline.events import Event, Sources, delta
+from ragserve.pipeline.paraphrases import Paraphrases
 from ragserve.pipeline.question import Asked, check_question, recipe
 from ragserve.pipeline.vectors import Vectors
 from ragserve.retrieve import Indexes
@@ -47,7 +48,13 @@ class Pipeline:
         )
         timeout_s = config.server.request_timeout_s
         elsewhere = None if shared is None else Elsewhere(shared)
-        self._questions = Caching(answers, elsewhere, answering.answer, as_hit, timeout_s)
+        threshold = config.cache.similarity
+        paraphrases = (
+            Paraphrases("query", self._recipe, threshold, answers, vectors) if threshold else None
+        )
+        self._questions = Caching(
+            answers, elsewhere, answering.answer, as_hit, timeout_s, paraphrases
+        )
         self._searches = Caching(answers, elsewhere, answering.search, lambda r: r, timeout_s)
 
     async def search(

@@ -305,3 +305,29 @@ async def test_without_memory_every_question_is_computed(tmp_path: Path, dsn: st
         await api.ingest(OFFICE)
         for _ in range(2):
             assert (await ask(api, LUNCH))[0] == "ragserve; fwd=miss"
+
+
+async def test_a_paraphrase_gets_the_answer_it_asks_for(tmp_path: Path, dsn: str) -> None:
+    """With cache.similarity: told as such every time, within filter and version, never streamed
+    as computed; a question that is no paraphrase is computed."""
+    async with serving(configured(cache__similarity=0.7), tmp_path, dsn) as api:
+        await api.ingest(OFFICE)
+        _, first = await ask(api, LUNCH)
+        again = {"query": "When exactly is lunch served?"}
+        for _ in range(2):
+            status, answer = await ask(api, again)
+            assert status == "ragserve; hit; detail=semantic"
+            assert answer == {**first, "cache": "hit"}
+        for other in (
+            {"query": "Where is the bicycle cellar?"},
+            {"query": "When is lunch served in 2019?"},
+            {**again, "filter": {"year": 2024}},
+            {**again, "mode": "lexical"},
+        ):
+            assert (await ask(api, other))[0] == "ragserve; fwd=miss; stored"
+        status, _ = await ask(api, again, Cache_Control="no-cache")
+        assert status == "ragserve; fwd=request; stored"
+        await api.ingest(CHANGED)
+        assert (await ask(api, {"query": "When, then, is lunch served?"}))[0] == (
+            "ragserve; fwd=miss; stored"
+        )

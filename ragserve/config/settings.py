@@ -214,6 +214,10 @@ class LlmConfig(Section, frozen=True, forbid_unknown_fields=True):
     max_tokens: Annotated[int, _doc("Longest answer.", ge=1)] = 512
     temperature: Annotated[float, _doc("Randomness.", ge=0, le=2)] = 0.1
     connect_timeout_s: Annotated[float, _doc("Opening a connection may take.", gt=0)] = 5.0
+    first_token_timeout_s: Annotated[
+        float, _doc("A stream's first event must have come by then.", gt=0)
+    ] = 30.0
+    token_timeout_s: Annotated[float, _doc("A stream may be silent so long.", gt=0)] = 15.0
     timeout_s: Annotated[float, _doc("One answer may take.", gt=0)] = 60.0
     attempts: Annotated[int, _doc("Tries before giving up.", ge=1, le=10)] = 3
     connections: Annotated[int, _doc("Answers under way at once, per worker.", ge=1)] = 64

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 
 import msgspec
 
 from ragserve.config import LlmConfig
 from ragserve.embed.tokens import count_tokens
-from ragserve.errors import DeadlineExceeded, UpstreamFailed
+from ragserve.errors import DeadlineExceeded
 from ragserve.flow.deadline import Deadline
 from ragserve.generate.answer import Answer, cite
 from ragserve.generate.conversation import Conversation, Options, Turn
-from ragserve.generate.marks import Marks
 from ragserve.generate.prompt import build_prompt, build_rewrite
-from ragserve.metrics import LLM_TOKENS
-from ragserve.schema import SearchResult, Usage
-from ragserve.upstream import Server, Upstream
+from ragserve.generate.reply import Dictation, cost_of, count, decode_completion
+from ragserve.schema import SearchResult
+from ragserve.upstream import Patience, Server, Upstream
 
+CHAT = "/chat/completions"
 REWRITE_OPTIONS = Options(temperature=0.0, max_tokens=100)
 
 
@@ -27,27 +28,6 @@ class Prompt(msgspec.Struct, frozen=True):
 
     messages: list[dict[str, str]]
     passages: list[SearchResult]
-
-
-class _Message(msgspec.Struct):
-    content: str | None = None
-
-
-class _Choice(msgspec.Struct):
-    message: _Message
-    finish_reason: str | None = None
-
-
-class _Usage(msgspec.Struct):
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    total_tokens: int = 0
-
-
-class _Reply(msgspec.Struct):
-    choices: list[_Choice]
-    model: str | None = None
-    usage: _Usage | None = None
 
 
 class LanguageModel:
@@ -64,6 +44,7 @@ class LanguageModel:
             timeout_s=config.timeout_s,
         )
         self._upstream = Upstream(server, attempts=config.attempts)
+        self._patience = Patience(config.first_token_timeout_s, config.token_timeout_s)
 
     @property
     def name(self) -> str:
@@ -86,37 +67,69 @@ class LanguageModel:
     async def answer(
         self, prompt: Prompt, options: Options, deadline: Deadline, say: Callable[[str], None]
     ) -> Answer:
-        """Return the model's answer; ``say`` hears its text in pieces, marks resolved."""
-        reply = await self._ask(prompt.messages, options, deadline)
-        marks = Marks(len(prompt.passages))
-        text = marks.feed(_text_of(reply)) + marks.end()
-        say(text)
-        citations = [cite(index, prompt.passages[index - 1]) for index in marks.indexes]
+        """Return the model's answer; ``say`` hears its text in pieces, marks resolved.
+
+        What fails before the first piece is tried again; afterwards nothing is.
+        """
+        body = {
+            **self._body(prompt.messages, options),
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
+        content = msgspec.json.encode(body)
+        dictation = Dictation(len(prompt.passages), say)
+
+        async def dictate(server: Server) -> bytes:
+            nonlocal dictation
+            dictation = Dictation(len(prompt.passages), say)
+            reply = await server.post(CHAT, content, dictation.hear, self._patience)
+            if not dictation.events:
+                dictation.take(reply)
+            return reply
+
+        async with _within(deadline):
+            await self._upstream.call(dictate, lambda: not dictation.begun)
+        dictation.end()
+        citations = [cite(index, prompt.passages[index - 1]) for index in dictation.marks.indexes]
         return Answer(
-            text,
+            dictation.text,
             citations,
-            reply.model or self._config.model,
-            _count(reply.usage),
-            complete=reply.choices[0].finish_reason in (None, "stop"),
+            dictation.model or self._config.model,
+            dictation.usage,
+            complete=dictation.complete,
         )
 
     async def rewrite(self, question: str, history: Sequence[Turn], deadline: Deadline) -> str:
         """Return the question as it reads without the conversation before it."""
         budget = self._config.context_tokens - count_tokens(question)
         messages = build_rewrite(question, history, budget_tokens=budget, count=count_tokens)
-        reply = await self._ask(messages, REWRITE_OPTIONS, deadline)
-        _count(reply.usage)
-        return _text_of(reply).strip()
+        content = msgspec.json.encode(self._body(messages, REWRITE_OPTIONS))
+        reply = decode_completion(await self.relay(content, deadline))
+        count(cost_of(reply))
+        return reply.text.strip()
 
-    async def complete(self, body: Mapping[str, object], deadline: Deadline) -> bytes:
-        """Return the server's reply to a chat completion request, as it is."""
-        try:
-            async with asyncio.timeout_at(deadline.at):
-                return await self._upstream.post("/chat/completions", body)
-        except TimeoutError as error:
-            raise DeadlineExceeded(
-                f"language model: no answer within the request's {deadline.budget_s} s"
-            ) from error
+    async def relay(
+        self, content: bytes, deadline: Deadline, pass_on: Callable[[bytes], None] | None = None
+    ) -> bytes:
+        """Return the server's reply to a client's own request, as it is.
+
+        A stream goes to ``pass_on`` in the pieces in which it arrives, and nothing is returned.
+        """
+        begun = False
+
+        def hear(pieces: Sequence[bytes]) -> None:
+            nonlocal begun
+            begun = True
+            for piece in pieces:
+                pass_on(piece)  # type: ignore[misc]
+
+        async def ask(server: Server) -> bytes:
+            if pass_on is None:
+                return await server.post(CHAT, content)
+            return await server.post(CHAT, content, hear, self._patience, raw=True)
+
+        async with _within(deadline):
+            return await self._upstream.call(ask, lambda: not begun)
 
     async def check(self) -> None:
         """Raise ``UpstreamFailed`` unless the model's server lists its models."""
@@ -126,36 +139,22 @@ class LanguageModel:
         """Close the connections."""
         await self._upstream.close()
 
-    async def _ask(
-        self, messages: Sequence[Mapping[str, str]], options: Options, deadline: Deadline
-    ) -> _Reply:
-        body: dict[str, object] = {
+    def _body(self, messages: Sequence[Mapping[str, str]], options: Options) -> dict[str, object]:
+        return {
             "model": self._config.model,
             "messages": messages,
             "max_tokens": self._config.max_tokens,
             "temperature": self._config.temperature,
+            **msgspec.to_builtins(options),
         }
-        body.update(msgspec.to_builtins(options))
-        try:
-            return msgspec.json.decode(await self.complete(body, deadline), type=_Reply)
-        except ValueError as error:  # not JSON, not this shape, not UTF-8
-            raise UpstreamFailed(f"language model: unusable answer: {error}") from error
 
 
-def _text_of(reply: _Reply) -> str:
-    text = reply.choices[0].message.content if reply.choices else None
-    if not text or not text.strip():
-        raise UpstreamFailed("language model: empty answer")
-    return text
-
-
-def _count(counted: _Usage | None) -> Usage:
-    counted = counted or _Usage()
-    usage = Usage(
-        counted.prompt_tokens,
-        counted.completion_tokens,
-        counted.total_tokens or counted.prompt_tokens + counted.completion_tokens,
-    )
-    LLM_TOKENS.labels("prompt").inc(usage.prompt_tokens)
-    LLM_TOKENS.labels("completion").inc(usage.completion_tokens)
-    return usage
+@asynccontextmanager
+async def _within(deadline: Deadline) -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout_at(deadline.at):
+            yield
+    except TimeoutError as error:
+        raise DeadlineExceeded(
+            f"language model: no answer within the request's {deadline.budget_s} s"
+        ) from error

@@ -105,16 +105,19 @@ async def _pass_on(
     """Let the language model answer by itself."""
     if model is None or asked.model != model.name:
         raise UnknownModel(f"model {asked.model!r} does not exist; GET /v1/models lists them")
-    wanted = decode_json(body, dict[str, object])
-    wanted.pop("stream_options", None)
-    reply = await model.complete({**wanted, "stream": False}, context.deadline)
     if not asked.stream:
+        reply = await model.relay(body, context.deadline)
         return web.Response(body=reply, content_type="application/json")
-    return web.Response(body=_as_stream(reply), content_type="text/event-stream")
+    config = request.app[SERVICES].config.stream
+    pieces: EventStream[bytes] = EventStream(request, config, bytes)
+    answering = model.relay(body, context.deadline, pieces.hear)
+    return await stream(request, pieces, answering, _as_stream, failure=Chunks.failure)
 
 
 def _as_stream(reply: bytes) -> bytes:
-    """Return a whole completion as a stream of one chunk."""
+    """Return a whole completion as a stream of one chunk; nothing, if it was streamed."""
+    if not reply:
+        return b""
     whole = msgspec.json.decode(reply)
     for choice in whole.get("choices", []):
         choice["delta"] = choice.pop("message", {})

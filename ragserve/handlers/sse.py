@@ -12,6 +12,7 @@ has not shrunk in time, so that it holds neither memory nor its neighbours who h
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping
 from typing import Generic, TypeVar
 
@@ -19,7 +20,8 @@ from aiohttp import HttpVersion11, web
 
 from ragserve.config import StreamConfig
 from ragserve.handlers.services import REQUEST_ID
-from ragserve.metrics import STREAMS_CUT_OFF, STREAMS_OPEN
+from ragserve.metrics import FIRST_TEXT_SECONDS, STREAMS_CUT_OFF, STREAMS_OPEN
+from ragserve.pipeline import Delta
 
 E = TypeVar("E")
 
@@ -53,13 +55,19 @@ class EventStream(Generic[E]):
         self._timer: asyncio.TimerHandle | None = None
         self._written = False
         self._backlog = 0
+        self._asked_at: float | None = time.monotonic()
 
     def hear(self, event: E) -> None:
         """Send an event; never waits, never raises."""
+        if self._asked_at is not None and isinstance(event, Delta):
+            FIRST_TEXT_SECONDS.observe(time.monotonic() - self._asked_at)
+            self._asked_at = None
         self.send(self._encode(event))
 
     def send(self, frames: bytes) -> None:
         """Send frames of the caller's own."""
+        if not frames:
+            return  # an empty chunk would end the body
         transport = self._transport
         if transport is None:
             self._early.append(frames)

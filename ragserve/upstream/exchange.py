@@ -34,7 +34,9 @@ class Exchange:
     if events were wanted: not every server streams.
     """
 
-    def __init__(self, hear: Hear | None = None, patience: Patience | None = None) -> None:
+    def __init__(
+        self, hear: Hear | None = None, patience: Patience | None = None, *, raw: bool = False
+    ) -> None:
         self._loop = asyncio.get_running_loop()
         self.done: asyncio.Future[bytes] = self._loop.create_future()
         self.status = 0
@@ -42,7 +44,9 @@ class Exchange:
         self._hear = hear
         self._patience = patience
         self._whole = bytearray()
-        self._events: EventParser | None = None
+        self._raw = raw
+        self._streams = False
+        self._events = EventParser()
         self._heard_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
 
@@ -59,7 +63,7 @@ class Exchange:
             self.fail(CallFailed(f"content-encoding {encoding}, not asked for", "garbage"))
         kind = headers.get("content-type", "").lower()
         if self._hear is not None and status == 200 and kind.startswith("text/event-stream"):
-            self._events = EventParser()
+            self._streams = True
         else:
             self._stop_timer()
 
@@ -67,13 +71,13 @@ class Exchange:
         """Take what has arrived of the body."""
         if self.done.done():
             return
-        if self._events is None:
+        if not self._streams:
             self._whole += data
             if len(self._whole) > MAX_REPLY_BYTES:
                 self.fail(CallFailed(f"a reply over {MAX_REPLY_BYTES} bytes", "size"))
             return
         try:
-            events = self._events.feed(data)
+            events = [data] if self._raw else self._events.feed(data)
             if events:
                 self._tell(events)
         except EventTooLarge as error:

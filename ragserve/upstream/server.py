@@ -6,6 +6,7 @@ Messages name the server and never the key.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
@@ -50,7 +51,7 @@ class Server:
     async def get(self, path: str) -> bytes:
         """Return the reply to a GET; raise ``CallFailed``."""
         request = f"GET {self.origin.path}{path} HTTP/1.1\r\n{self._head}\r\n\r\n".encode()
-        return await self._call(path, request, None, None)
+        return await self._call(path, request, Exchange)
 
     async def post(
         self,
@@ -58,25 +59,28 @@ class Server:
         content: bytes,
         hear: Hear | None = None,
         patience: Patience | None = None,
+        *,
+        raw: bool = False,
     ) -> bytes:
-        """Return the reply to JSON ``content``, or nothing if ``hear`` was told its events."""
+        """Return the reply to JSON ``content``, or nothing if ``hear`` was told its events.
+
+        ``raw``: it is told the bytes of the stream instead, in the pieces in which they arrive.
+        """
         request = (
             f"POST {self.origin.path}{path} HTTP/1.1\r\n{self._head}\r\n"
             f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
         ).encode() + content
-        return await self._call(path, request, hear, patience)
+        return await self._call(path, request, lambda: Exchange(hear, patience, raw=raw))
 
     async def close(self) -> None:
         """Close the connections."""
         await self._pool.close()
 
-    async def _call(
-        self, path: str, request: bytes, hear: Hear | None, patience: Patience | None
-    ) -> bytes:
+    async def _call(self, path: str, request: bytes, begin: Callable[[], Exchange]) -> bytes:
         where = f"{self._what} {self.origin.url}{path}"
         try:
             async with asyncio.timeout(self._timeout_s):
-                exchange, reply = await self._exchange(request, hear, patience)
+                exchange, reply = await self._exchange(request, begin)
             if exchange.status != 200:
                 raise self._refusal(exchange, reply)
         except TimeoutError as error:
@@ -91,16 +95,16 @@ class Server:
         return reply
 
     async def _exchange(
-        self, request: bytes, hear: Hear | None, patience: Patience | None
+        self, request: bytes, begin: Callable[[], Exchange]
     ) -> tuple[Exchange, bytes]:
         async with self._pool.slot():
-            exchange = Exchange(hear, patience)
+            exchange = begin()
             connection = await self._pool.take()
             try:
                 return exchange, await connection.perform(request, exchange)
             except ClosedEarly:
                 # The server gave up a connection that it found idle; it has not seen the request.
-                exchange = Exchange(hear, patience)
+                exchange = begin()
                 connection = await self._pool.take(fresh=True)
                 return exchange, await connection.perform(request, exchange)
 

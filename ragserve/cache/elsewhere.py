@@ -20,7 +20,6 @@ import msgspec
 from ragserve.cache.shared import SharedCache
 from ragserve.cache.wire import pack
 from ragserve.errors import Unavailable
-from ragserve.metrics import CACHE_LOOKUPS
 
 LEASE_MS = 3000
 """So long others wait for one that died."""
@@ -83,7 +82,11 @@ class Lease:
         finally:
             renewing.cancel()
             if not self._stored:
-                self._shared.soon(self._ask(_RELEASE))
+                self._shared.soon(self.give_up())
+
+    async def give_up(self) -> None:
+        """Let another one compute."""
+        await self._ask(_RELEASE)
 
     async def _renew(self) -> None:
         while True:
@@ -111,7 +114,6 @@ class Elsewhere:
         if data is not None:
             with contextlib.suppress(msgspec.MsgspecError):
                 kept = msgspec.msgpack.decode(data, type=Kept)
-        CACHE_LOOKUPS.labels("redis", "miss" if kept is None else "hit").inc()
         return kept
 
     def keep_soon(self, key: bytes, lease: Lease | None, kept: Kept) -> None:
@@ -126,33 +128,31 @@ class Elsewhere:
     async def find_or_lease(
         self, key: bytes, until: float, *, newer_than: float = 0.0
     ) -> Kept | Lease | None:
-        """Return the answer, or the lease to compute it; None if there is no Redis to ask.
+        """Return the lease to compute the answer, or the answer if it is there by now.
 
         Waits for another holder of the lease up to the monotonic time ``until``. ``newer_than``
-        is the Unix time up to which answers are of no interest.
+        is the Unix time up to which answers are of no interest. None if there is no Redis to ask,
+        or the time is up.
         """
         pause_s, longest_s = POLL_S
         token = secrets.token_hex(16)
         name = _lease_name(self.shared, key)
-        leased = False
         while True:
-            kept = await self.find(key)
-            if kept is not None and kept.computed_at > newer_than:
-                if leased:
-                    self.shared.soon(Lease(self.shared, key, token)._ask(_RELEASE))
-                return kept
-            if leased:
-                return Lease(self.shared, key, token)
             try:
-                leased = bool(
-                    await self.shared.redis.call(
-                        lambda redis: redis.set(name, token, nx=True, px=LEASE_MS)
-                    )
+                leased = await self.shared.redis.call(
+                    lambda redis: redis.set(name, token, nx=True, px=LEASE_MS)
                 )
             except Unavailable:
                 return None
-            if leased:
-                continue  # its holder may have stored an answer since we looked
+            lease = Lease(self.shared, key, token) if leased else None
+            # Also with the lease: whoever had it may have stored an answer and given it up.
+            kept = await self.find(key)
+            if kept is not None and kept.computed_at > newer_than:
+                if lease is not None:
+                    self.shared.soon(lease.give_up())
+                return kept
+            if lease is not None:
+                return lease
             if time.monotonic() + pause_s >= until:
                 return None
             await asyncio.sleep(pause_s)

@@ -26,7 +26,7 @@ from ragserve.flow.context import Context
 from ragserve.flow.deadline import deadline_after
 from ragserve.flow.flight import Flight, Flights, Publish
 from ragserve.generate import NO_CONVERSATION
-from ragserve.metrics import CACHE_REFRESHES, FLIGHTS
+from ragserve.metrics import CACHE_LOOKUPS, CACHE_REFRESHES, FLIGHTS
 from ragserve.pipeline.events import Event
 from ragserve.pipeline.paraphrases import Paraphrases
 from ragserve.pipeline.question import Asked
@@ -99,8 +99,13 @@ class Caching(Generic[R]):
         entry = self._kept(asked, key, wishes, now)
         if entry is not None:
             return _hit("memory", entry, context, now)
+        if wishes.read and key not in self._flights:
+            entry = await self._kept_elsewhere(asked, key)
+            now = time.monotonic()
+            if entry is not None and wishes.accepts(entry.age_s(now)):
+                return _hit("redis", entry, context, now)
         if wishes.only_cached:
-            return await self._kept_elsewhere(asked, key, context, wishes)
+            raise NotCached("Cache-Control: only-if-cached, and no answer is kept")
         answered = await self._fly_along(asked, key, context, wishes, hear)
         if answered.value is None and answered.entry is not None:
             now = time.monotonic()
@@ -125,17 +130,13 @@ class Caching(Generic[R]):
             self._refresh_soon(asked, entry, now)
         return entry if wishes.accepts(entry.age_s(now)) else None
 
-    async def _kept_elsewhere(
-        self, asked: Asked, key: bytes, context: Context, wishes: Wishes
-    ) -> Answered[R]:
+    async def _kept_elsewhere(self, asked: Asked, key: bytes) -> Entry | None:
         """Return what the second tier has, without computing anything."""
-        if self._elsewhere is not None and wishes.read:
-            kept = await self._elsewhere.find(key)
-            now = time.monotonic()
-            entry = None if kept is None else self._adopt(asked, key, kept, now)
-            if entry is not None and wishes.accepts(entry.age_s(now)):
-                return _hit("redis", entry, context, now)
-        raise NotCached("Cache-Control: only-if-cached, and no answer is kept")
+        if self._elsewhere is None:
+            return None
+        kept = await self._elsewhere.find(key)
+        CACHE_LOOKUPS.labels("redis", "miss" if kept is None else "hit").inc()
+        return None if kept is None else self._adopt(asked, key, kept, time.monotonic())
 
     async def _fly_along(
         self,

@@ -27,6 +27,7 @@ PASSAGES = 50
 PARALLEL = 8
 POLL_S = 0.1
 TIMEOUT_S = 1800.0
+PAST_THE_CACHE = {"Cache-Control": "no-store"}
 
 
 def read_jsonl(file: Path) -> list[dict[str, Any]]:
@@ -97,7 +98,7 @@ async def evaluate(
             "mode": mode,
             "top_k": PASSAGES,
         }
-        async with slots, session.post("v1/search", json=body) as response:
+        async with slots, session.post("v1/search", json=body, headers=PAST_THE_CACHE) as response:
             response.raise_for_status()
             results = (await response.json())["results"]
         ranking = list(dict.fromkeys(result["document_id"] for result in results))

@@ -1,9 +1,9 @@
 """Requests per second and latency of ``/v1/search``, mode by mode, under wrk.
 
 ``python -m bench.search QUERIES --collection C --url URL`` asks the questions of a queries.jsonl in
-turn over keep-alive connections. After a warm-up every question's vector is in the worker's cache,
-so the figures are those of retrieval. wrk is a Debian package. Pin server and wrk to different
-cores (``taskset``) before you compare anything.
+turn over keep-alive connections, past the cache of answers. After a warm-up every question's
+vector is in the worker's cache, so the figures are those of retrieval. wrk is a Debian package.
+Pin server and wrk to different cores (``taskset``) before you compare anything.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ local bodies = {%s}
 local next = 0
 wrk.method = "POST"
 wrk.headers["Content-Type"] = "application/json"
+wrk.headers["Cache-Control"] = "no-store"
 request = function()
   next = next + 1
   return wrk.format(nil, "/v1/search", nil, bodies[next %% #bodies + 1])

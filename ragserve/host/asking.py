@@ -9,8 +9,8 @@ from pathlib import Path
 
 import msgspec
 
-from ragserve.host.members import Identity
-from ragserve.host.presence import REPLY_BYTES, State, address
+from ragserve.host.members import REPLY_BYTES, Identity, address
+from ragserve.host.presence import State
 
 ASK_S = 0.2
 """For all together: a scrape must not wait long for a process that hangs."""

@@ -16,11 +16,10 @@ from pathlib import Path
 import msgspec
 
 from ragserve.errors import Unavailable
-from ragserve.host.members import MEMBER, Identity, members
+from ragserve.host.members import MEMBER, SOCKET, Identity, members
 from ragserve.host.totals import Families, add
 
 TOTALS = ".totals"
-SOCKET = ".sock"
 READINGS = 100
 """Folds follow deaths; so many during one reading are a defect."""
 

@@ -11,7 +11,7 @@ import fcntl
 import os
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO
 
@@ -20,6 +20,9 @@ import msgspec
 from ragserve.config import StorageConfig
 
 MEMBER = ".member"
+SOCKET = ".sock"
+REPLY_BYTES = 4096
+"""A process's answer about itself is shorter."""
 WORKER = "RAGSERVE_WORKER"
 """A worker's number, from the supervisor or the systemd unit."""
 SUPERVISOR = "RAGSERVE_SUPERVISOR"
@@ -90,6 +93,16 @@ def labels(living: list[Identity]) -> dict[str, str]:
         else f"{identity.name}-{identity.pid}"
         for identity in living
     }
+
+
+@contextlib.contextmanager
+def address(directory: Path, identity: Identity) -> Iterator[str]:
+    """Yield a socket's address; by way of the directory's descriptor it is short enough always."""
+    descriptor = os.open(directory, os.O_PATH)
+    try:
+        yield f"/proc/self/fd/{descriptor}/{identity.id}{SOCKET}"
+    finally:
+        os.close(descriptor)
 
 
 def _is_locked(file: IO[bytes]) -> bool:

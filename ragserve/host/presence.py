@@ -12,7 +12,7 @@ import contextlib
 import os
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Literal
 
@@ -20,13 +20,12 @@ import msgspec
 from prometheus_client import REGISTRY
 
 from ragserve.host.lag import measure_lag
-from ragserve.host.ledger import SOCKET, Ledger
-from ragserve.host.members import Identity, enter
+from ragserve.host.ledger import Ledger
+from ragserve.host.members import Identity, address, enter
 from ragserve.host.totals import Families, snapshot
 from ragserve.metrics import WORKER_RSS, WORKER_STARTED, WORKER_UP
 
 QUESTION_BYTES = 16
-REPLY_BYTES = 4096
 QUESTION_S = 1.0
 BACKLOG = 64
 
@@ -127,16 +126,6 @@ class Presence:
 
     def __repr__(self) -> str:
         return f"<Presence {self.identity.id} in {self.directory}, {self._phase()}>"
-
-
-@contextlib.contextmanager
-def address(directory: Path, identity: Identity) -> Iterator[str]:
-    """Yield a socket's address; by way of the directory's descriptor it is short enough always."""
-    descriptor = os.open(directory, os.O_PATH)
-    try:
-        yield f"/proc/self/fd/{descriptor}/{identity.id}{SOCKET}"
-    finally:
-        os.close(descriptor)
 
 
 def resident_bytes() -> int:

@@ -1,7 +1,8 @@
 """Telling the supervisor how a process does: sd_notify(3), for systemd and for our own alike.
 
-A datagram to ``NOTIFY_SOCKET`` says ``READY=1``, ``STOPPING=1`` or ``WATCHDOG=1``. The watchdog is
-fed by the event loop: a loop that is stuck feeds nothing. Without a supervisor nothing is sent.
+A datagram to ``NOTIFY_SOCKET`` says ``READY=1``, ``STOPPING=1``, ``WATCHDOG=1`` or, at a bad end,
+``STATUS=`` and why. The watchdog is fed by the event loop: a loop that is stuck feeds nothing.
+Without a supervisor nothing is sent.
 """
 
 from __future__ import annotations
@@ -10,10 +11,12 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 BEATS = 4
 """Signs of life within the supervisor's patience."""
+LONGEST = 1000
+"""Characters of a message."""
 
 
 class Notifier:
@@ -40,6 +43,18 @@ class Notifier:
     def close(self) -> None:
         """Close the socket."""
         self._socket.close()
+
+
+@contextlib.contextmanager
+def last_words(environ: Mapping[str, str]) -> Iterator[None]:
+    """Tell the supervisor what ends this process, if an exception does."""
+    try:
+        yield
+    except Exception as error:
+        notifier = Notifier(environ)
+        notifier.send(f"STATUS={' '.join(str(error).split()) or type(error).__name__}"[:LONGEST])
+        notifier.close()
+        raise
 
 
 def _patience_s(environ: Mapping[str, str]) -> float:

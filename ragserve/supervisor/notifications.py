@@ -13,10 +13,11 @@ MESSAGE_BYTES = 4096
 
 
 class Notification(NamedTuple):
-    """A message's sender and whether it says that it is ready."""
+    """A message's sender, whether it says that it is ready, and what else it says (STATUS)."""
 
     pid: int
     ready: bool
+    status: str | None = None
 
 
 class Notifications:
@@ -47,8 +48,15 @@ class Notifications:
             for level, kind, data in ancillary:
                 if (level, kind) == (socket.SOL_SOCKET, socket.SCM_CREDENTIALS):
                     pid, _, _ = CREDENTIALS.unpack(data[: CREDENTIALS.size])
-                    received.append(Notification(pid, b"READY=1" in message.split(b"\n")))
+                    received.append(_parsed(pid, message))
 
     def close(self) -> None:
         """Close the socket."""
         self._socket.close()
+
+
+def _parsed(pid: int, message: bytes) -> Notification:
+    lines = message.split(b"\n")
+    status = next((line[7:] for line in lines if line.startswith(b"STATUS=")), None)
+    said = None if status is None else status.decode(errors="replace")
+    return Notification(pid, b"READY=1" in lines, said)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import click
 
-from ragserve.config import Config
-from ragserve.host.members import WORKER
-from ragserve.host.sockets import bind_socket
+from ragserve.config import Config, ServerConfig
+from ragserve.host.members import WORKER, run_directory
+from ragserve.host.notify import last_words
+from ragserve.host.sockets import bind_socket, fits
 from ragserve.store.embedded import database_dsn
 from ragserve.supervisor.policy import Slot
-from ragserve.supervisor.supervisor import Program, Supervisor, command
+from ragserve.supervisor.supervisor import Program, Settings, Supervisor, command
+from ragserve.supervisor.takeover import Orphan, end_ingester, find_orphans
 
 
 def run(config: Config, data_dir: Path, workers: int, reload: Callable[[], object]) -> int:
@@ -23,14 +26,16 @@ def run(config: Config, data_dir: Path, workers: int, reload: Callable[[], objec
     """
     server = config.server
     data_dir.mkdir(parents=True, exist_ok=True)
-    listeners = [bind_socket(server.host, server.port, server.backlog)]
-    port = listeners[0].getsockname()[1]
-    listeners += [bind_socket(server.host, port, server.backlog) for _ in range(workers - 1)]
     # The children read the same file; what the command line changed goes through the environment.
     os.environ["RAGSERVE_STORAGE__DATA_DIR"] = str(data_dir)
+    orphans = find_orphans(run_directory(config.storage, data_dir, os.environ))
+    end_ingester(orphans)
+    listeners = listen(server, workers, orphans)
+    port = listeners[0].getsockname()[1]
     cores = sorted(os.sched_getaffinity(0))
-    programs = [
-        Program(
+
+    def worker(number: int, listener: socket.socket) -> Program:
+        return Program(
             Slot(f"worker-{number}", overlaps=True),
             command("worker", "--workers", str(workers)),
             listener,
@@ -38,11 +43,30 @@ def run(config: Config, data_dir: Path, workers: int, reload: Callable[[], objec
             cores[number % len(cores)] if workers > 1 else None,
             {WORKER: str(number)},
         )
-        for number, listener in enumerate(listeners)
-    ]
-    programs.append(Program(Slot("ingester", overlaps=False), command("ingester")))
+
+    settings = Settings(
+        server.drain_timeout_s,
+        reload,
+        lambda number: worker(number, bind_socket(server.host, port, server.backlog)),
+    )
+    programs = [worker(number, listener) for number, listener in enumerate(listeners)]
+    ingester = Program(Slot("ingester", overlaps=False), command("ingester"))
     with database_dsn(config.database.dsn, data_dir):
-        return Supervisor(programs, server.drain_timeout_s, reload).run()
+        return Supervisor(programs, [ingester], settings, orphans).run()
+
+
+def listen(server: ServerConfig, workers: int, orphans: Sequence[Orphan]) -> list[socket.socket]:
+    """Return a listening socket for each worker: orphans' where they fit, or new ones."""
+    given = [
+        orphan.listener
+        for orphan in orphans
+        if orphan.listener is not None and fits(orphan.listener, server.host, server.port)
+    ][:workers]
+    if not given:
+        given = [bind_socket(server.host, server.port, server.backlog)]
+    port = given[0].getsockname()[1]
+    missing = workers - len(given)
+    return given + [bind_socket(server.host, port, server.backlog) for _ in range(missing)]
 
 
 def run_one_worker(config: Config, data_dir: Path, workers: int) -> int:
@@ -57,7 +81,7 @@ def run_one_worker(config: Config, data_dir: Path, workers: int) -> int:
         await run_worker(config, data_dir, dsn, workers=workers)
 
     data_dir.mkdir(parents=True, exist_ok=True)
-    with database_dsn(config.database.dsn, data_dir) as dsn:
+    with last_words(os.environ), database_dsn(config.database.dsn, data_dir) as dsn:
         uvloop.run(life(dsn))
     return 0
 
@@ -74,7 +98,7 @@ def run_ingester(config: Config, data_dir: Path) -> int:
         await run_ingest_process(config, data_dir, dsn)
 
     data_dir.mkdir(parents=True, exist_ok=True)
-    with database_dsn(config.database.dsn, data_dir) as dsn:
+    with last_words(os.environ), database_dsn(config.database.dsn, data_dir) as dsn:
         uvloop.run(life(dsn))
     return 0
 

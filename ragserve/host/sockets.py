@@ -22,3 +22,12 @@ def bind_socket(host: str, port: int, backlog: int) -> socket.socket:
         raise ConfigurationError(f"cannot listen on {host} port {port}: {error}") from error
     listener.setblocking(False)
     return listener
+
+
+def fits(listener: socket.socket, host: str, port: int) -> bool:
+    """Return whether ``listener`` is what ``bind_socket`` would bind; port 0 is any."""
+    family, _, _, _, address = socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    bound = listener.getsockname()
+    return listener.family == family and bound[0] == address[0] and port in (0, bound[1])

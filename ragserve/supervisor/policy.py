@@ -143,6 +143,27 @@ class Policy:
         self._to_replace.extend(self.slots.values())
         return self._replace_next(now)
 
+    def grow(self, slot: Slot) -> list[Action]:
+        """Want one process more."""
+        if self.stopping:
+            return []
+        self.slots[slot.name] = slot
+        return [Start(slot.name)]
+
+    def shrink(self, name: str, now: float) -> list[Action]:
+        """Want no process in this slot any more."""
+        if self.stopping:
+            return []
+        slot = self.slots.pop(name)
+        if slot in self._to_replace:
+            self._to_replace.remove(slot)
+        return [
+            action
+            for process in (slot.current, slot.replacement)
+            if process is not None and process.state != "draining"
+            for action in self._drain(process, now)
+        ]
+
     def stop(self, now: float, code: int = 0) -> list[Action]:
         """End everything: gracefully the first time, at once the second."""
         if self._stopping_since is not None:
@@ -167,6 +188,8 @@ class Policy:
         slot = process.slot
         if self.stopping:
             return [] if self.processes else [Exit(self._exit_code)]
+        if self.slots.get(slot.name) is not slot:
+            return self._replace_next(now)  # the slot is gone
         if process is slot.replacement:
             slot.replacement = None
             self._to_replace.clear()

@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from types import FrameType
+from typing import NamedTuple
 
 import structlog
 
@@ -23,10 +24,18 @@ from ragserve.errors import RagserveError
 from ragserve.host.members import SUPERVISOR
 from ragserve.supervisor.notifications import Notifications
 from ragserve.supervisor.policy import SILENT_S, Action, Exit, Policy, Send, Slot, Start
+from ragserve.supervisor.takeover import Orphan
 
 log = structlog.get_logger(__name__)
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
+SIGNALS = (
+    signal.SIGTERM,
+    signal.SIGINT,
+    signal.SIGHUP,
+    signal.SIGCHLD,
+    signal.SIGTTIN,
+    signal.SIGTTOU,
+)
 LISTEN_FD = "RAGSERVE_LISTEN_FD"
 
 
@@ -47,6 +56,11 @@ class Program:
         self._listener = listener
         self._cpu = cpu
 
+    def close(self) -> None:
+        """Give up the listening socket; the worker has its own copy until it ends."""
+        if self._listener is not None:
+            self._listener.close()
+
     def start(self, notify_address: str) -> subprocess.Popen[bytes]:
         """Start the program with what it inherits."""
         environ = {**os.environ, **self._environ, SUPERVISOR: str(os.getpid())}
@@ -63,16 +77,36 @@ class Program:
         return process
 
 
+class Settings(NamedTuple):
+    """What a supervisor needs besides programs.
+
+    ``check_reload`` raises if the configuration cannot be used; ``another`` returns the program of
+    the worker with a number that is not there yet.
+    """
+
+    drain_s: float
+    check_reload: Callable[[], object]
+    another: Callable[[int], Program]
+
+
 class Supervisor:
     """Runs programs until told to stop, or until restarting no longer helps."""
 
     def __init__(
-        self, programs: Sequence[Program], drain_s: float, check_reload: Callable[[], object]
+        self,
+        workers: Sequence[Program],
+        others: Sequence[Program],
+        settings: Settings,
+        orphans: Sequence[Orphan] = (),
     ) -> None:
-        self._programs: Mapping[str, Program] = {program.slot.name: program for program in programs}
+        self._workers = [program.slot.name for program in workers]
+        programs = [*workers, *others]
+        self._programs = {program.slot.name: program for program in programs}
         rng = random.Random()  # noqa: S311 - jitter
-        self._policy = Policy([program.slot for program in programs], drain_s, rng)
-        self._check_reload = check_reload
+        self._policy = Policy([program.slot for program in programs], settings.drain_s, rng)
+        self._settings = settings
+        self._orphans = list(orphans)
+        self._last_words: dict[int, str] = {}
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
         self._notifications = Notifications()
         self._exit_code: int | None = None
@@ -104,7 +138,11 @@ class Supervisor:
     def _turn(self, signals: bytes, now: float) -> None:
         """Take in everything that has happened."""
         for notification in self._notifications.receive():
+            if notification.status is not None:
+                self._last_words[notification.pid] = notification.status
             self._act(self._policy.heard(notification.pid, now, ready=notification.ready))
+            if notification.ready:
+                self._end_orphans()
         for number in signals:
             if number in (signal.SIGTERM, signal.SIGINT):
                 if not self._policy.stopping:
@@ -112,6 +150,10 @@ class Supervisor:
                 self._act(self._policy.stop(now))
             elif number == signal.SIGHUP:
                 self._reload(now)
+            elif number == signal.SIGTTIN:
+                self._grow()
+            elif number == signal.SIGTTOU:
+                self._shrink(now)
         for pid, process in list(self._processes.items()):
             code = process.poll()
             if code is not None:
@@ -121,19 +163,46 @@ class Supervisor:
 
     def _note_exit(self, pid: int, code: int, now: float) -> None:
         state = self._policy.processes[pid]
+        error = self._last_words.pop(pid, None) or _cause(code)
         if state.state == "draining":
             log.info("child_stopped", child=state.slot.name, pid=pid, code=code)
         else:
-            log.error("child_died", child=state.slot.name, pid=pid, code=code)
+            log.error("child_died", child=state.slot.name, pid=pid, code=code, error=error)
         actions = self._policy.exited(pid, code, now)
         if self._policy.stopping and state.state != "draining":
-            log.error("supervisor_gives_up", child=state.slot.name, code=code)
+            log.error("supervisor_gives_up", child=state.slot.name, code=code, error=error)
         self._act(actions)
+
+    def _grow(self) -> None:
+        """Run one worker more."""
+        number = len(self._workers)
+        program = self._settings.another(number)
+        log.info("worker_added", workers=number + 1)
+        self._workers.append(program.slot.name)
+        self._programs[program.slot.name] = program
+        self._act(self._policy.grow(program.slot))
+
+    def _shrink(self, now: float) -> None:
+        """Run one worker less, but one always."""
+        if len(self._workers) == 1 or self._policy.stopping:
+            return
+        name = self._workers.pop()
+        log.info("worker_removed", workers=len(self._workers))
+        self._act(self._policy.shrink(name, now))
+        self._programs.pop(name).close()
+
+    def _end_orphans(self) -> None:
+        """Once all workers are ready, let those go that another supervisor left behind."""
+        current = [self._policy.slots[name].current for name in self._workers]
+        if all(process is not None and process.state == "ready" for process in current):
+            for orphan in self._orphans:
+                orphan.end()
+            self._orphans.clear()
 
     def _reload(self, now: float) -> None:
         """Replace all processes if the configuration can be used; else everything stays."""
         try:
-            self._check_reload()
+            self._settings.check_reload()
         except RagserveError as error:
             log.error("reload_refused", error=error.message)
             return
@@ -159,6 +228,10 @@ class Supervisor:
 def command(*arguments: str) -> list[str]:
     """Return the command line that runs ragserve with ``arguments`` in this interpreter."""
     return [sys.executable, "-m", "ragserve", *arguments]
+
+
+def _cause(code: int) -> str:
+    return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
 
 
 def _noted(_number: int, _frame: FrameType | None) -> None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import aiohttp
+import pytest
 
+from ragserve.supervisor.policy import YOUNG_S
 from tests.e2e.conftest import ServerProcess, ragserve, running
 
 QUESTION = {"query": "lunch", "mode": "lexical"}
@@ -35,6 +39,13 @@ async def ask(url: str) -> int:
     ):
         await response.read()
         return response.status
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for what nobody tells."""
+    async with asyncio.timeout(30):
+        while not condition():  # noqa: ASYNC110 - another process makes it true
+            await asyncio.sleep(0.01)
 
 
 async def test_a_dead_workers_queue_is_answered_by_its_replacement(data_dir: Path) -> None:
@@ -138,4 +149,70 @@ def test_a_crash_loop_ends_with_its_own_code(data_dir: Path) -> None:
     done = ragserve(data_dir, "serve", "--port", "0", DATABASE_URL="postgresql://127.0.0.1:1/none")
     assert done.returncode == 70
     assert "database: cannot connect" in done.stderr
-    assert "supervisor_gives_up" in done.stderr
+    (end,) = [line for line in done.stderr.splitlines() if "supervisor_gives_up" in line]
+    assert "database: cannot connect" in json.loads(end)["error"]
+
+
+async def test_one_worker_more_and_one_less(data_dir: Path) -> None:
+    """SIGTTIN adds a worker, SIGTTOU drains one, and the last one stays."""
+    async with running(data_dir, "--workers", "1") as server:
+        await prepare(server)
+        server.process.send_signal(signal.SIGTTIN)
+        _, added = await workers(server, 2)
+        assert await ask(server.url) == 200
+        server.process.send_signal(signal.SIGTTOU)
+        stopped = await server.event("child_stopped")
+        assert (stopped["pid"], stopped["code"]) == (added, 0)
+        server.process.send_signal(signal.SIGTTOU)
+        assert [await ask(server.url) for _ in range(20)] == [200] * 20
+    assert [event["workers"] for event in server.events if event["event"] == "worker_removed"] == [
+        1
+    ]
+
+
+async def test_workers_outlive_their_supervisor(data_dir: Path) -> None:
+    """After kill -9 of the supervisor serving goes on; the next one takes over without a loss."""
+    statuses: list[int] = []
+    stop = asyncio.Event()
+
+    async def client(url: str) -> None:
+        while not stop.is_set():
+            statuses.append(await ask(url))
+
+    async with running(data_dir, "--workers", "2") as server:
+        await prepare(server)
+        old = await workers(server, 2)
+        async with asyncio.TaskGroup() as clients:
+            for _ in range(8):
+                clients.create_task(client(server.url))
+            server.process.kill()
+            # process.wait() would wait for the end of its children's stderr.
+            await until(lambda: server.process.returncode is not None)
+            alone = len(statuses)
+            await until(lambda: len(statuses) >= alone + 100)
+            port = server.url.rpartition(":")[2]
+            async with running(data_dir, "--workers", "2", "--port", port) as successor:
+                await successor.event("orphan_ended", count=3)
+                await until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in old))
+                assert await ask(server.url) == 200
+                stop.set()
+    assert set(statuses) == {200}
+
+
+@pytest.mark.parametrize(
+    ("rounds", "connections"), [(2, 300), pytest.param(10, 1000, marks=pytest.mark.nightly)]
+)
+async def test_a_dead_worker_refuses_nobody(data_dir: Path, rounds: int, connections: int) -> None:
+    """Connections made while a worker is dead are all answered: none is refused or reset."""
+    async with running(data_dir, "--workers", "2") as server:
+        await prepare(server)
+        await workers(server, 2)
+        for number in range(rounds):
+            ready = [event["pid"] for event in server.events if event["event"] == "worker_ready"]
+            os.kill(ready[-1], signal.SIGKILL)
+            for _ in range(0, connections, 50):
+                asked = await asyncio.gather(*(ask(server.url) for _ in range(50)))
+                assert asked == [200] * 50
+            await workers(server, 3 + number)
+            if rounds > 2:
+                await asyncio.sleep(YOUNG_S)  # dying young again and again is another matter

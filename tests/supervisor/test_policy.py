@@ -229,3 +229,37 @@ def test_strangers_are_ignored() -> None:
     world = World("a")
     assert world.ready(99) == []
     assert world.tick(0.0) == []
+
+
+def test_a_slot_more() -> None:
+    """A slot that is added wants a process like all others."""
+    world = World("a")
+    world.ready(1)
+    world.act(world.policy.grow(Slot("b", overlaps=True)))
+    assert world.started == ["a", "b"]
+    world.ready(2)
+    world.exited(2)
+    assert world.started == ["a", "b", "b"]
+
+
+def test_a_slot_less() -> None:
+    """A slot that is taken away is drained and not filled again; the rest goes on."""
+    world = World("a", "b")
+    world.ready(1, 2)
+    assert world.act(world.policy.shrink("b", world.now)) == [Send(2, SIGTERM)]
+    assert world.exited(2, 0) == []
+    assert world.started == ["a", "b"]
+    world.exited(1)
+    assert world.started == ["a", "b", "a"]
+
+
+def test_a_slot_less_during_a_reload() -> None:
+    """A reload skips what has been taken away, and the replacement goes with the replaced."""
+    world = World("a", "b")
+    world.ready(1, 2)
+    world.reload()
+    assert world.act(world.policy.shrink("b", world.now)) == [Send(2, SIGTERM)]
+    assert world.ready(3) == [Send(1, SIGTERM)]
+    assert world.exited(1, 0) == []
+    assert world.exited(2, 0) == []
+    assert world.started == ["a", "b", "a"]

@@ -112,7 +112,7 @@ def worker(settings: Settings, workers: int) -> int:
     """Run one worker; serve and systemd start these."""
     from ragserve.cli.serve import run_one_worker
 
-    return run_one_worker(settings.config, settings.data_dir, workers)
+    return run_one_worker(settings.config, settings.data_dir, workers, settings.reload)
 
 
 @cli.command()
@@ -121,7 +121,7 @@ def ingester(settings: Settings) -> int:
     """Run the ingest process; serve and systemd start it."""
     from ragserve.cli.serve import run_ingester
 
-    return run_ingester(settings.config, settings.data_dir)
+    return run_ingester(settings.config, settings.data_dir, settings.reload)
 
 
 @cli.command()

@@ -69,37 +69,45 @@ def listen(server: ServerConfig, workers: int, orphans: Sequence[Orphan]) -> lis
     return given + [bind_socket(server.host, port, server.backlog) for _ in range(missing)]
 
 
-def run_one_worker(config: Config, data_dir: Path, workers: int) -> int:
+def run_one_worker(
+    config: Config, data_dir: Path, workers: int, check_reload: Callable[[], object]
+) -> int:
     """Run one worker in this process."""
     import uvloop
 
+    from ragserve.host.reload import begin_again
     from ragserve.store.migrate import prepare_database
     from ragserve.worker.run import run_worker
 
-    async def life(dsn: str) -> None:
+    async def life(dsn: str) -> bool:
         await prepare_database(dsn, config.database.connect_timeout_s)
-        await run_worker(config, data_dir, dsn, workers=workers)
+        return await run_worker(config, data_dir, dsn, check_reload, workers=workers)
 
     data_dir.mkdir(parents=True, exist_ok=True)
     with last_words(os.environ), database_dsn(config.database.dsn, data_dir) as dsn:
-        uvloop.run(life(dsn))
+        again = uvloop.run(life(dsn))
+    if again:
+        begin_again()
     return 0
 
 
-def run_ingester(config: Config, data_dir: Path) -> int:
+def run_ingester(config: Config, data_dir: Path, check_reload: Callable[[], object]) -> int:
     """Run the ingest process in this process."""
     import uvloop
 
+    from ragserve.host.reload import begin_again
     from ragserve.ingest.run import run_ingest_process
     from ragserve.store.migrate import prepare_database
 
-    async def life(dsn: str) -> None:
+    async def life(dsn: str) -> bool:
         await prepare_database(dsn, config.database.connect_timeout_s)
-        await run_ingest_process(config, data_dir, dsn)
+        return await run_ingest_process(config, data_dir, dsn, check_reload)
 
     data_dir.mkdir(parents=True, exist_ok=True)
     with last_words(os.environ), database_dsn(config.database.dsn, data_dir) as dsn:
-        uvloop.run(life(dsn))
+        again = uvloop.run(life(dsn))
+    if again:
+        begin_again()
     return 0
 
 

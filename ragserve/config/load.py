@@ -2,6 +2,7 @@
 
 Precedence, weakest first: defaults, the TOML file, the well-known variables ``DATABASE_URL``,
 ``REDIS_URL`` and ``OPENAI_API_KEY``, ``RAGSERVE_SECTION__NAME``, overrides of the command line.
+A variable that is not set may be a credential of systemd's.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any, NoReturn
 
 import msgspec
 
+from ragserve.config.credentials import read_credentials
 from ragserve.config.settings import Config
 from ragserve.errors import ConfigurationError
 
@@ -38,7 +40,7 @@ def load_config(
 
     Raises ``ConfigurationError`` that names the setting, where it came from and what it allows.
     """
-    environ = environ if environ is not None else {}
+    environ = {**read_credentials(environ), **environ} if environ is not None else {}
     values: dict[str, dict[str, Any]] = {}
     if file is not None:
         for name, value in _read_file(file).items():

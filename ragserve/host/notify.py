@@ -1,8 +1,8 @@
 """Telling the supervisor how a process does: sd_notify(3), for systemd and for our own alike.
 
-A datagram to ``NOTIFY_SOCKET`` says ``READY=1``, ``STOPPING=1``, ``WATCHDOG=1`` or, at a bad end,
-``STATUS=`` and why. The watchdog is fed by the event loop: a loop that is stuck feeds nothing.
-Without a supervisor nothing is sent.
+A datagram to ``NOTIFY_SOCKET`` says ``READY=1``, ``RELOADING=1``, ``STOPPING=1``, ``WATCHDOG=1``
+or, at a bad end, ``STATUS=`` and why. The watchdog is fed by the event loop: a loop that is stuck
+feeds nothing. Without a supervisor nothing is sent.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import os
 import socket
+import time
 from collections.abc import Iterator, Mapping
 
 BEATS = 4
@@ -24,9 +25,14 @@ class Notifier:
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._address = environ.get("NOTIFY_SOCKET", "").replace("@", "\0", 1)
-        self._interval_s = _patience_s(environ) / BEATS
+        self._patience_s = _patience_s(environ)
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.setblocking(False)
+
+    @property
+    def beats(self) -> bool:
+        """Return whether signs of life are waited for."""
+        return self._patience_s > 0
 
     def send(self, message: str) -> None:
         """Send one message; a supervisor that is gone or busy is not waited for."""
@@ -34,11 +40,21 @@ class Notifier:
             with contextlib.suppress(OSError):
                 self._socket.sendto(message.encode(), self._address)
 
+    def ready(self) -> None:
+        """Say that this process serves, and how often it will give a sign of life."""
+        self.send("READY=1" + (f"\nWATCHDOG_USEC={self._patience_s * 1e6:.0f}" * self.beats))
+
+    def reloading(self, patience_s: float) -> None:
+        """Say that this process begins again; until it is ready, ``patience_s`` may pass."""
+        now_us = time.monotonic_ns() // 1000
+        patience = f"\nWATCHDOG_USEC={patience_s * 1e6:.0f}" * self.beats
+        self.send(f"RELOADING=1\nMONOTONIC_USEC={now_us}{patience}")
+
     async def beat(self) -> None:
         """Feed the watchdog until cancelled."""
-        while self._interval_s:
+        while self.beats:
             self.send("WATCHDOG=1")
-            await asyncio.sleep(self._interval_s)
+            await asyncio.sleep(self._patience_s / BEATS)
 
     def close(self) -> None:
         """Close the socket."""

@@ -6,6 +6,9 @@ import socket
 
 from ragserve.errors import ConfigurationError
 
+LISTEN_FD = "RAGSERVE_LISTEN_FD"
+"""The environment's name for an inherited listening socket's descriptor."""
+
 
 def bind_socket(host: str, port: int, backlog: int) -> socket.socket:
     """Return a listening socket that shares its port with other workers' (SO_REUSEPORT)."""

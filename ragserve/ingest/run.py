@@ -7,7 +7,7 @@ import contextlib
 import fcntl
 import os
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -20,6 +20,7 @@ from ragserve.errors import RagserveError
 from ragserve.host.members import run_directory, this_process
 from ragserve.host.notify import Notifier
 from ragserve.host.presence import Phase, Presence
+from ragserve.host.reload import Reload
 from ragserve.ingest.indexing import Indexing
 from ragserve.ingest.loop import JobLoop
 from ragserve.store.changes import forget_deletions
@@ -36,11 +37,19 @@ CONNECTIONS = 4
 MAINTENANCE_S = 15.0
 KEEP_DELETIONS_DAYS = 7.0
 LOCK_NAME = "ingest.lock"
+RELOAD_S = 120.0
+"""A process that begins again may take so long to finish what it has and to start."""
 
 
-async def run_ingest_process(config: Config, data_dir: Path, dsn: str) -> None:
-    """Ingest until SIGTERM or SIGINT; a second signal does not wait for what is under way."""
+async def run_ingest_process(
+    config: Config, data_dir: Path, dsn: str, check_reload: Callable[[], object]
+) -> bool:
+    """Ingest until SIGTERM or SIGINT; a second signal does not wait for what is under way.
+
+    Return whether to begin again: after SIGHUP, if ``check_reload`` does not raise.
+    """
     stop = asyncio.Event()
+    reload = Reload(check_reload, stop)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
@@ -55,16 +64,20 @@ async def run_ingest_process(config: Config, data_dir: Path, dsn: str) -> None:
         notifier = Notifier(os.environ)
         beating = asyncio.create_task(notifier.beat())
         phase = "ready"
-        notifier.send("READY=1")
+        notifier.ready()
         log.info("ingest_ready", pid=os.getpid())
         await stop.wait()
         phase = "draining"
-        notifier.send("STOPPING=1")
+        if reload.wanted:
+            notifier.reloading(RELOAD_S)
+        else:
+            notifier.send("STOPPING=1")
         log.info("ingest_drains")
         jobs.stop()
         beating.cancel()
         notifier.close()
     log.info("ingest_stopped")
+    return reload.wanted
 
 
 @contextlib.asynccontextmanager
@@ -154,5 +167,11 @@ def be_polite() -> None:
     """Run only when nothing else wants the CPU; a question always goes first.
 
     SCHED_IDLE rather than nice: a waking worker preempts it at once instead of after its slice.
+    The systemd unit sets it itself, since it forbids the system call.
     """
-    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    if os.sched_getscheduler(0) == os.SCHED_IDLE:
+        return
+    try:
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    except PermissionError as error:
+        log.warning("ingest_competes", error=str(error))

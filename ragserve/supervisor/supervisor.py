@@ -22,6 +22,7 @@ import structlog
 
 from ragserve.errors import RagserveError
 from ragserve.host.members import SUPERVISOR
+from ragserve.host.sockets import LISTEN_FD
 from ragserve.supervisor.notifications import Notifications
 from ragserve.supervisor.policy import SILENT_S, Action, Exit, Policy, Send, Slot, Start
 from ragserve.supervisor.takeover import Orphan
@@ -36,7 +37,6 @@ SIGNALS = (
     signal.SIGTTIN,
     signal.SIGTTOU,
 )
-LISTEN_FD = "RAGSERVE_LISTEN_FD"
 
 
 class Program:

@@ -8,6 +8,7 @@ import os
 import resource
 import signal
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 import structlog
@@ -17,6 +18,7 @@ from ragserve.config import Config
 from ragserve.edge.protocol import LaneSite, check_aiohttp
 from ragserve.handlers import SERVICES, Services
 from ragserve.host.notify import Notifier
+from ragserve.host.reload import Reload, keep
 from ragserve.metrics import WORKER_CONNECTIONS
 from ragserve.worker.app import create_app, create_lane
 from ragserve.worker.sockets import listening_socket
@@ -26,12 +28,20 @@ log = structlog.get_logger(__name__)
 IDLE_GRACE_S = 0.5
 STREAM_END_S = 1.0
 """Streams that are ended get so long to tell their clients."""
+RELOAD_S = 60.0
+"""A process that begins again may take so long to start."""
 MIN_OPEN_FILES = 4096
 
 
-async def run_worker(config: Config, data_dir: Path, dsn: str, *, workers: int = 1) -> None:
-    """Serve until SIGTERM or SIGINT, then finish what is under way."""
+async def run_worker(
+    config: Config, data_dir: Path, dsn: str, check_reload: Callable[[], object], *, workers: int
+) -> bool:
+    """Serve until SIGTERM or SIGINT, then finish what is under way.
+
+    Return whether to begin again: after SIGHUP, if ``check_reload`` does not raise.
+    """
     stop = asyncio.Event()
+    reload = Reload(check_reload, stop)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
@@ -57,12 +67,16 @@ async def run_worker(config: Config, data_dir: Path, dsn: str, *, workers: int =
         site = make_site(runner, listener, config, app[SERVICES])
         await site.start()
         app[SERVICES].phase = "ready"
-        notifier.send("READY=1")
+        notifier.ready()
         warn_of_limits(server.backlog)
         host, port = listener.getsockname()[:2]
         log.info("worker_ready", address=f"http://{_bracketed(host)}:{port}", pid=os.getpid())
         await stop.wait()
-        notifier.send("STOPPING=1")
+        if reload.wanted:
+            keep(listener)
+            notifier.reloading(RELOAD_S + server.drain_timeout_s)
+        else:
+            notifier.send("STOPPING=1")
         await site.stop()
         await _drain(app[SERVICES], server.drain_timeout_s)
     finally:
@@ -70,6 +84,7 @@ async def run_worker(config: Config, data_dir: Path, dsn: str, *, workers: int =
         notifier.close()
         await runner.cleanup()
     log.info("worker_stopped")
+    return reload.wanted
 
 
 def make_site(

@@ -6,10 +6,9 @@ import os
 import socket
 from collections.abc import Mapping
 
-from ragserve.host.sockets import bind_socket
+from ragserve.host.sockets import LISTEN_FD, bind_socket
 
 FIRST_FD = 3  # sd_listen_fds(3)
-LISTEN_FD = "RAGSERVE_LISTEN_FD"
 
 
 def listening_socket(
@@ -17,8 +16,8 @@ def listening_socket(
 ) -> socket.socket:
     """Return the socket to accept on.
 
-    ``RAGSERVE_LISTEN_FD`` is the supervisor's; ``LISTEN_FDS`` counts only if ``LISTEN_PID`` is
-    this process. Otherwise one is bound.
+    ``RAGSERVE_LISTEN_FD`` is the supervisor's, or this process's own of before a reload;
+    ``LISTEN_FDS`` counts only if ``LISTEN_PID`` is this process. Otherwise one is bound.
     """
     if LISTEN_FD in environ:
         return socket.socket(fileno=int(environ[LISTEN_FD]))

@@ -54,6 +54,22 @@ def test_an_empty_well_known_variable_says_nothing(file: Path) -> None:
     assert load_config(file, {"OPENAI_API_KEY": ""}).llm.api_key == "of the file"
 
 
+def test_credentials_stand_for_variables_that_are_not_set(file: Path, tmp_path: Path) -> None:
+    """Files of systemd's credentials directory are read like variables, which win over them."""
+    secrets = tmp_path / "credentials"
+    secrets.mkdir()
+    (secrets / "ragserve_DATABASE_URL").write_text("postgresql://db/secret\n")
+    (secrets / "OPENAI_API_KEY").write_text("of systemd")
+    environ = {"CREDENTIALS_DIRECTORY": str(secrets)}
+    config = load_config(file, environ)
+    assert (config.database.dsn, config.llm.api_key) == ("postgresql://db/secret", "of systemd")
+    assert load_config(file, {**environ, "OPENAI_API_KEY": "set"}).llm.api_key == "set"
+    (secrets / "ragserve_RAGSERVE_LLM__KEY").write_text("x")
+    assert _refusal(environ=environ) == (
+        "unknown setting llm.key (RAGSERVE_LLM__KEY); did you mean llm.api_key?"
+    )
+
+
 def test_other_peoples_variables_are_left_alone() -> None:
     """What is not named RAGSERVE_, and what is meant for the command line, sets nothing."""
     environ = {"PATH": "/bin", "RAGSERVE_CONFIG": "x.toml", "RAGSERVE_LISTEN_FD": "3"}

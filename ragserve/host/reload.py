@@ -1,0 +1,56 @@
+"""SIGHUP to a process that no supervisor of ours replaces: it begins again in its own place.
+
+The configuration is checked first; then the process drains and executes itself anew, with the same
+process id and the same listening socket, in which connections wait meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable
+
+import structlog
+
+from ragserve.errors import RagserveError
+from ragserve.host.sockets import LISTEN_FD
+
+log = structlog.get_logger(__name__)
+
+
+class Reload:
+    """Sets ``stop`` on SIGHUP if ``check`` does not raise; ``wanted`` says so."""
+
+    def __init__(self, check: Callable[[], object], stop: asyncio.Event) -> None:
+        self.wanted = False
+        self._check = check
+        self._stop = stop
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._begin)
+
+    def _begin(self) -> None:
+        try:
+            self._check()
+        except RagserveError as error:
+            log.error("reload_refused", error=error.message)
+            return
+        log.info("reload")
+        self.wanted = True
+        self._stop.set()
+
+
+def keep(listener: socket.socket) -> None:
+    """Keep a listening socket open beyond its server, for this process begun again."""
+    kept = os.dup(listener.fileno())
+    os.set_inheritable(kept, True)
+    os.environ[LISTEN_FD] = str(kept)
+
+
+def begin_again() -> None:
+    """Execute this program anew; a further SIGHUP is ignored until it can be handled."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execv(sys.executable, [sys.executable, "-m", "ragserve", *sys.argv[1:]])  # noqa: S606

@@ -37,7 +37,8 @@ mkdir -p run/lock
 mount --rbind /dev dev && mount --make-rslave dev
 rm -f etc/machine-id && : > etc/machine-id
 mkdir -p old && pivot_root . old && umount -l old && mount --make-rshared /
-exec env -i container=other PATH="$PATH" /lib/systemd/systemd --unit=basic.target --log-target=journal
+export container=other
+exec /lib/systemd/systemd --unit=basic.target --log-target=journal
 """
 
 
@@ -123,6 +124,7 @@ def booted(directory: Path, mounts: Mapping[str, str]) -> Iterator[Host]:
     with (directory.parent / "console").open("w") as console:
         process = subprocess.Popen(
             ["unshare", "--fork", "--kill-child", *spaces, *boot],
+            env={"PATH": os.environ["PATH"]},
             stdin=subprocess.DEVNULL,
             stdout=console,
             stderr=console,

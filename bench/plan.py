@@ -38,7 +38,11 @@ class Plan(NamedTuple):
 
 def costs(results: list[dict[str, Any]]) -> Costs:
     """Return ragserve's figures; raise ``LookupError`` that names the missing scenario."""
-    found = {result["scenario"]: result["contenders"].get("ragserve") for result in results}
+    found = {
+        result["scenario"]: result["contenders"].get("ragserve")
+        for result in results
+        if "contenders" in result
+    }
     for name in ("cached-1000", "uncached"):
         if not found.get(name):
             raise LookupError(f"bench/results has no {name}: python -m bench.run {name}")

@@ -50,7 +50,7 @@ class Started:
                 held += process.memory_full_info().pss
         return round(held / 1024**2, 1)
 
-    def wait_ready(self, url: str) -> None:
+    def wait_ready(self, url: str, pause_s: float = 0.1) -> None:
         """Return when ``url`` answers with 200."""
         until = time.monotonic() + READY_TIMEOUT_S
         while time.monotonic() < until:
@@ -62,7 +62,7 @@ class Started:
             ):
                 if response.status == 200:
                     return
-            time.sleep(0.1)
+            time.sleep(pause_s)
         tail = self._log.read_text(encoding="utf-8", errors="replace")[-2000:]
         raise RuntimeError(f"{url} is not ready:\n{tail}")
 

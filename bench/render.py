@@ -72,7 +72,7 @@ def plot(result: dict[str, Any], path: Path) -> None:
 
 def main() -> None:
     """Run from the command line."""
-    results = read_all()
+    results = [result for result in read_all() if "contenders" in result]
     parts = []
     for result in results:
         parts.append(table(result))

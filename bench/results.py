@@ -26,7 +26,7 @@ def environment() -> dict[str, Any]:
         "at": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         "commit": _said("git", "rev-parse", "--short", "HEAD"),
         "changed": bool(_said("git", "status", "--porcelain", "--untracked-files=no")),
-        "command": " ".join(["python -m bench.run", *sys.argv[1:]]),
+        "command": " ".join(["python -m", f"bench.{Path(sys.argv[0]).stem}", *sys.argv[1:]]),
         "machine": _processor(),
         "cores": os.cpu_count(),
         "kernel": platform.release(),

@@ -1,0 +1,69 @@
+"""Token buckets by the generic cell rate algorithm (ITU-T I.371): one number for each. Pure.
+
+That number is the time at which the bucket is full again. A request that costs one token moves it
+by the time that a token takes to come; it may pass while it stays within the time that the whole
+bucket takes. Times are monotonic seconds.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Rate(NamedTuple):
+    """A token every ``interval_s``, ``burst`` of them at most."""
+
+    interval_s: float
+    burst: float
+
+    @classmethod
+    def per_minute(cls, tokens: float, burst: float | None = None) -> Rate:
+        """Return a rate; unless given, the bucket holds a minute's tokens."""
+        return cls(60.0 / tokens, tokens if burst is None else burst)
+
+    @property
+    def span_s(self) -> float:
+        """Return how long an empty bucket takes to fill."""
+        return self.interval_s * self.burst
+
+    def take(self, full_at: float, now: float, tokens: float = 1.0) -> tuple[float, float]:
+        """Return when the bucket is full then, and 0; or as before, and how long to wait."""
+        full_then = max(full_at, now) + tokens * self.interval_s
+        wait_s = full_then - now - self.span_s
+        # A billionth: what adding and subtracting times may be off by.
+        return (full_then, 0.0) if wait_s <= 1e-9 else (full_at, wait_s)
+
+    def left(self, full_at: float, now: float) -> float:
+        """Return how many tokens are in the bucket."""
+        return self.burst - max(0.0, full_at - now) / self.interval_s
+
+
+class Buckets:
+    """A bucket for each identity, at most ``bound``: the one used longest ago starts anew."""
+
+    def __init__(self, rate: Rate, bound: int) -> None:
+        self.rate = rate
+        self._bound = bound
+        self._full_at: dict[str, float] = {}
+
+    def take(self, identity: str, now: float, tokens: float = 1.0) -> float:
+        """Take tokens and return 0, or take none and return how many seconds to wait."""
+        full_at, wait_s = self.rate.take(self._full_at.pop(identity, now), now, tokens)
+        self._full_at[identity] = full_at
+        if len(self._full_at) > self._bound:
+            del self._full_at[next(iter(self._full_at))]
+        return wait_s
+
+    def wait_s(self, identity: str, now: float) -> float:
+        """Return how long to wait for a token; take none."""
+        return self.rate.take(self._full_at.get(identity, now), now)[1]
+
+    def left(self, identity: str, now: float) -> float:
+        """Return how many tokens an identity has."""
+        return self.rate.left(self._full_at.get(identity, now), now)
+
+    def __len__(self) -> int:
+        return len(self._full_at)
+
+    def __repr__(self) -> str:
+        return f"<Buckets {len(self)} of at most {self._bound}>"

@@ -34,6 +34,30 @@ class InvalidRequest(RagserveError):
     code = "invalid_request"
 
 
+class Unauthorized(RagserveError):
+    """No key, or none that is valid."""
+
+    status = 401
+    type = "authentication_error"
+    code = "invalid_api_key"
+
+
+class Forbidden(RagserveError):
+    """The key is valid, but not for this."""
+
+    status = 403
+    type = "permission_error"
+    code = "forbidden"
+
+
+class TooManyRequests(RagserveError):
+    """A limit is reached; the client may try again after ``retry_after_s``."""
+
+    status = 429
+    type = "rate_limit_error"
+    code = "rate_limit_exceeded"
+
+
 class NotFound(RagserveError):
     """The named thing does not exist for this tenant."""
 

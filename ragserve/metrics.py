@@ -61,6 +61,9 @@ STAGE_SECONDS = Histogram(
     ["stage"],
     buckets=_LATENCY,
 )
+AUTH_FAILURES = Counter(
+    "ragserve_auth_failures_total", "Requests refused for their key, by reason.", ["reason"]
+)
 ANSWERS = Counter("ragserve_answers_total", "Answers by how they came about.", ["kind"])
 DEGRADED = Counter("ragserve_degraded_total", "Answers given without a dependency.", ["dependency"])
 EMBEDDING_CACHE = Counter(

@@ -10,6 +10,9 @@ from msgspec import UNSET, Meta, UnsetType
 
 from ragserve.config import Language
 
+Scope = Literal["query", "ingest", "admin"]
+"""What a key may be good for."""
+
 Mode = Literal["hybrid", "dense", "lexical"]
 DEFAULT_COLLECTION = "default"
 
@@ -166,6 +169,47 @@ class Deleted(msgspec.Struct, frozen=True):
 
     id: str
     deleted: bool = True
+
+
+class KeyRequest(Request, frozen=True, forbid_unknown_fields=True):
+    """A key to make; ``collections`` null means all of the tenant's."""
+
+    name: str
+    scopes: list[Scope] = msgspec.field(default_factory=lambda: ["query"])
+    collections: list[str] | None = None
+    expires_at: Annotated[dt.datetime, msgspec.Meta(tz=True)] | None = None
+
+
+class RotateRequest(Request, frozen=True, forbid_unknown_fields=True):
+    """How long the key that is replaced stays valid."""
+
+    grace_s: Annotated[float, msgspec.Meta(ge=0, le=30 * 86400)] = 3600.0
+
+
+class KeyResponse(msgspec.Struct, frozen=True):
+    """A key without its secret."""
+
+    id: str
+    tenant: str
+    name: str
+    scopes: list[Scope]
+    collections: list[str] | None
+    created_at: dt.datetime
+    expires_at: dt.datetime | None
+    revoked_at: dt.datetime | None
+
+
+class NewKey(msgspec.Struct, frozen=True):
+    """A key and its token, which is shown this once."""
+
+    key: KeyResponse
+    token: str
+
+
+class KeyList(msgspec.Struct, frozen=True):
+    """All keys of a tenant, oldest first."""
+
+    keys: list[KeyResponse]
 
 
 class CacheCleared(msgspec.Struct, frozen=True):

@@ -13,14 +13,16 @@ import msgspec
 
 from ragserve.cli.files import Found, batches, find_files
 from ragserve.cli.progress import Progress
+from ragserve.cli.remote import Remote
 from ragserve.cli.upload import upload
 from ragserve.config import Config
 from ragserve.embed import open_embedder
 from ragserve.errors import EXIT_FAILURE
+from ragserve.flow.principal import DEFAULT_TENANT
 from ragserve.handlers.services import ingest_salt
 from ragserve.index import CollectionIndex, index_directory
 from ragserve.ingest.run import build_vector_indexes, ingesting, try_lock
-from ragserve.store.collections import DEFAULT_TENANT, Collection, ensure_collection
+from ragserve.store.collections import Collection, ensure_collection
 from ragserve.store.documents import job_states
 from ragserve.store.embedded import database_dsn
 from ragserve.store.jobs import enqueue
@@ -32,15 +34,15 @@ INDEX_WAIT_S = 10.0
 
 
 def run(
-    config: Config, data_dir: Path, paths: tuple[Path, ...], collection: str, url: str | None
+    config: Config, data_dir: Path, paths: tuple[Path, ...], collection: str, remote: Remote | None
 ) -> int:
     """Take in ``paths``; return 0 if anything is in, else ``EXIT_FAILURE``."""
     found = find_files(paths, config.limits.document_bytes)
     progress = Progress(len(found.files))
     try:
         with progress:
-            if url:
-                asyncio.run(upload(url, collection, found, progress))
+            if remote is not None:
+                asyncio.run(upload(remote, collection, found, progress))
             else:
                 data_dir.mkdir(parents=True, exist_ok=True)
                 with database_dsn(config.database.dsn, data_dir) as dsn:

@@ -11,8 +11,10 @@ from typing import Any, TypeVar
 import click
 import msgspec
 
+from ragserve.cli.remote import Remote
 from ragserve.config import Config, load_config, render_defaults
 from ragserve.errors import RagserveError, exit_code
+from ragserve.flow.principal import DEFAULT_TENANT, SCOPES
 from ragserve.log import configure_logging
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -124,16 +126,83 @@ def ingester(settings: Settings) -> int:
     return run_ingester(settings.config, settings.data_dir, settings.reload)
 
 
+@cli.group()
+def keys() -> None:
+    """Make, list, rotate and revoke clients' keys."""
+
+
+@keys.command("create")
+@click.argument("name")
+@click.option("--tenant", default=DEFAULT_TENANT, show_default=True, help="Whose documents.")
+@click.option(
+    "--scope",
+    "scopes",
+    multiple=True,
+    type=click.Choice(SCOPES),
+    default=("query",),
+    show_default=True,
+    help="What for; may be given several times.",
+)
+@click.option("--collection", "collections", multiple=True, help="Only these collections.")
+@click.option("--days", type=click.FloatRange(0, min_open=True), help="Valid for so long.")
+@with_settings
+def create_key(settings: Settings, **wanted: Any) -> int:
+    """Make a key; its token is printed this once."""
+    from ragserve.cli.keys import create
+
+    return create(settings.config, settings.data_dir, **wanted)
+
+
+@keys.command("list")
+@click.option("--tenant", help="Only this tenant's.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@with_settings
+def list_keys(settings: Settings, tenant: str | None, as_json: bool) -> int:
+    """List keys; their secrets are not stored."""
+    from ragserve.cli.keys import listing
+
+    return listing(settings.config, settings.data_dir, tenant=tenant, as_json=as_json)
+
+
+@keys.command("rotate")
+@click.argument("key_id", metavar="ID")
+@click.option("--grace", "grace_s", default=3600.0, type=click.FloatRange(0), show_default=True)
+@with_settings
+def rotate_key(settings: Settings, key_id: str, grace_s: float) -> int:
+    """Make a key like ID, which stays valid for --grace seconds."""
+    from ragserve.cli.keys import rotate
+
+    return rotate(settings.config, settings.data_dir, key_id=key_id, grace_s=grace_s)
+
+
+@keys.command("revoke")
+@click.argument("key_id", metavar="ID")
+@with_settings
+def revoke_key(settings: Settings, key_id: str) -> int:
+    """End a key; servers refuse it within a second."""
+    from ragserve.cli.keys import revoke
+
+    return revoke(settings.config, settings.data_dir, key_id=key_id)
+
+
 @cli.command()
 @click.argument("paths", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
 @click.option("--collection", "-c", default="default", show_default=True)
 @click.option("--url", help="A running server; otherwise the database is used directly.")
+@click.option("--key", envvar="RAGSERVE_KEY", help="A key of that server (RAGSERVE_KEY).")
 @with_settings
-def ingest(settings: Settings, paths: tuple[Path, ...], collection: str, url: str | None) -> int:
+def ingest(
+    settings: Settings,
+    paths: tuple[Path, ...],
+    collection: str,
+    url: str | None,
+    key: str | None,
+) -> int:
     """Take in files and folders; unchanged ones are skipped."""
     from ragserve.cli.ingest import run
 
-    return run(settings.config, settings.data_dir, paths, collection, url)
+    server = None if url is None else Remote(url, key)
+    return run(settings.config, settings.data_dir, paths, collection, server)
 
 
 @cli.command()
@@ -142,6 +211,7 @@ def ingest(settings: Settings, paths: tuple[Path, ...], collection: str, url: st
 @click.option("--top-k", type=click.IntRange(1), help="Passages to answer from.")
 @click.option("--url", help="A running server; otherwise the database is used directly.")
 @click.option("--json", "as_json", is_flag=True, help="Print the response of /v1/query.")
+@click.option("--key", envvar="RAGSERVE_KEY", help="A key of that server (RAGSERVE_KEY).")
 @with_settings
 def query(
     settings: Settings,
@@ -150,11 +220,13 @@ def query(
     top_k: int | None,
     url: str | None,
     as_json: bool,
+    key: str | None,
 ) -> int:
     """Ask a question."""
     from ragserve.cli.query import run
 
-    return run(settings.config, settings.data_dir, text, collection, top_k, url, as_json)
+    server = None if url is None else Remote(url, key)
+    return run(settings.config, settings.data_dir, text, collection, top_k, server, as_json)
 
 
 @cli.command()

@@ -10,8 +10,10 @@ import aiohttp
 import click
 import msgspec
 
+from ragserve.cli.remote import Remote
 from ragserve.config import Config
 from ragserve.errors import RagserveError, Unavailable
+from ragserve.flow.principal import OWNER
 from ragserve.schema import ErrorResponse, QueryRequest, QueryResponse
 from ragserve.store.embedded import database_dsn
 from ragserve.store.migrate import prepare_database
@@ -23,13 +25,13 @@ def run(
     text: str,
     collection: str,
     top_k: int | None,
-    url: str | None,
+    remote: Remote | None,
     as_json: bool,
 ) -> int:
     """Ask and print the answer with its sources."""
     request = QueryRequest(query=text, collection=collection, top_k=top_k)
-    if url:
-        response = asyncio.run(_ask_server(url, request, config.server.request_timeout_s))
+    if remote is not None:
+        response = asyncio.run(_ask_server(remote, request, config.server.request_timeout_s))
     else:
         data_dir.mkdir(parents=True, exist_ok=True)
         with database_dsn(config.database.dsn, data_dir) as dsn:
@@ -45,24 +47,24 @@ async def _ask_here(
 
     await prepare_database(dsn, config.database.connect_timeout_s)
     async with open_services(config, data_dir, dsn) as services:
-        return await services.pipeline.query(request, services.context(time.monotonic()))
+        return await services.pipeline.query(request, services.context(OWNER, time.monotonic()))
 
 
-async def _ask_server(url: str, request: QueryRequest, timeout_s: float) -> QueryResponse:
+async def _ask_server(remote: Remote, request: QueryRequest, timeout_s: float) -> QueryResponse:
     try:
         async with (
             aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(timeout_s)) as session,
             session.post(
-                url.rstrip("/") + "/v1/query",
+                remote.base + "v1/query",
                 data=msgspec.json.encode(request),
-                headers={"Content-Type": "application/json"},
+                headers={"Content-Type": "application/json", **remote.headers},
             ) as response,
         ):
             body = await response.read()
     except (aiohttp.ClientError, TimeoutError) as error:
-        raise Unavailable(f"{url}: {error or type(error).__name__}") from error
+        raise Unavailable(f"{remote.url}: {error or type(error).__name__}") from error
     if response.status != 200:
-        raise RagserveError(error_message(url, response.status, body))
+        raise RagserveError(error_message(remote.url, response.status, body))
     return msgspec.json.decode(body, type=QueryResponse)
 
 

@@ -12,6 +12,7 @@ import msgspec
 from ragserve.cli.files import Found, batches
 from ragserve.cli.progress import Progress
 from ragserve.cli.query import error_message
+from ragserve.cli.remote import Remote
 from ragserve.errors import RagserveError, Unavailable
 from ragserve.schema import Accepted, DocumentResponse, UploadResponse
 from ragserve.store.jobs import NewDocument
@@ -22,12 +23,12 @@ LOOK_S = 0.5
 TIMEOUT_S = 120.0
 
 
-async def upload(url: str, collection: str, found: Found, progress: Progress) -> None:
+async def upload(remote: Remote, collection: str, found: Found, progress: Progress) -> None:
     """Upload the files and wait until each is searchable or failed."""
     timeout = aiohttp.ClientTimeout(TIMEOUT_S)
     slots = asyncio.Semaphore(PARALLEL)
     async with (
-        aiohttp.ClientSession(url.rstrip("/") + "/", timeout=timeout) as session,
+        aiohttp.ClientSession(remote.base, timeout=timeout, headers=remote.headers) as session,
         asyncio.TaskGroup() as group,
     ):
         for batch in batches(found):

@@ -4,6 +4,7 @@ from ragserve.config.load import load_config
 from ragserve.config.render import render_defaults
 from ragserve.config.settings import (
     AnswerConfig,
+    AuthConfig,
     CacheConfig,
     ChunkingConfig,
     Config,
@@ -23,6 +24,7 @@ from ragserve.config.settings import (
 
 __all__ = [
     "AnswerConfig",
+    "AuthConfig",
     "CacheConfig",
     "ChunkingConfig",
     "Config",

@@ -27,7 +27,13 @@ WELL_KNOWN = {
 }
 # Named like settings, but for the command line and between our own processes.
 RESERVED = frozenset(
-    {"RAGSERVE_CONFIG", "RAGSERVE_LISTEN_FD", "RAGSERVE_WORKER", "RAGSERVE_SUPERVISOR"}
+    {
+        "RAGSERVE_CONFIG",
+        "RAGSERVE_KEY",
+        "RAGSERVE_LISTEN_FD",
+        "RAGSERVE_WORKER",
+        "RAGSERVE_SUPERVISOR",
+    }
 )
 
 

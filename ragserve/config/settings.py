@@ -66,6 +66,21 @@ class LimitsConfig(Section, frozen=True, forbid_unknown_fields=True):
     wait_s: Annotated[float, _doc("Longest ?wait= of an upload.", ge=0, le=3600)] = 300.0
 
 
+class AuthConfig(Section, frozen=True, forbid_unknown_fields=True):
+    """Who may ask. Keys are made by `ragserve keys create`."""
+
+    allow_anonymous: Annotated[
+        bool,
+        _doc(
+            "Without a key: ask from anywhere (and, while there are no keys, do everything);"
+            " if false: only from this machine, while there are no keys."
+        ),
+    ] = False
+    failures_per_minute: Annotated[
+        int, _doc("Wrong keys that an address may try before it has to wait.", ge=1)
+    ] = 20
+
+
 class StorageConfig(Section, frozen=True, forbid_unknown_fields=True):
     """Files on this host."""
 
@@ -256,6 +271,7 @@ class Config(Section, frozen=True, forbid_unknown_fields=True):
 
     server: ServerConfig = ServerConfig()
     limits: LimitsConfig = LimitsConfig()
+    auth: AuthConfig = AuthConfig()
     storage: StorageConfig = StorageConfig()
     database: DatabaseConfig = DatabaseConfig()
     embedding: EmbeddingConfig = EmbeddingConfig()

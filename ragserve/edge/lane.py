@@ -20,20 +20,13 @@ from ragserve.config import LogConfig
 from ragserve.edge.express import Memo, Plain
 from ragserve.edge.request_id import REQUEST_IDS
 from ragserve.edge.tally import Tally
+from ragserve.flow.principal import Principal
 
 log = structlog.get_logger("ragserve.access")
 
 JSON_TYPES = frozenset(
     {b"application/json", b"application/json; charset=utf-8", b"application/json;charset=utf-8"}
 )
-
-
-class Principal(Protocol):
-    """Who asks."""
-
-    @property
-    def tenant(self) -> str:
-        """Return whose documents may answer."""
 
 
 class Authenticator(Protocol):
@@ -160,7 +153,11 @@ class Lane:
                 return None
         else:
             principal = self._try_known(plain.authorization, address, now)
-            if principal is None:
+            if (
+                principal is None
+                or principal.collections is not None
+                or "query" not in principal.scopes
+            ):
                 return None
             prepared = self._try_prepared(principal.tenant, route.path, body, now)
             if prepared is None:

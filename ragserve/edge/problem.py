@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
-from ragserve.errors import RagserveError
+from ragserve.errors import RagserveError, Unauthorized
 from ragserve.handlers import REQUEST_ID
 from ragserve.handlers.body import json_response
 from ragserve.handlers.failure import describe
@@ -25,6 +25,8 @@ async def problem(request: web.Request, handler: Handler) -> web.StreamResponse:
         response = json_response(describe(error, request[REQUEST_ID]), status=error.status)
         if error.retry_after_s is not None:
             response.headers["Retry-After"] = str(math.ceil(error.retry_after_s))
+        if isinstance(error, Unauthorized):
+            response.headers["WWW-Authenticate"] = "Bearer"
         return response
     except web.HTTPException as error:
         return _http_error(request, error)

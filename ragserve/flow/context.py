@@ -7,20 +7,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ragserve.flow.deadline import Deadline
+from ragserve.flow.principal import Principal
 from ragserve.metrics import STAGE_SECONDS
 
 
 class Context:
-    """One request's tenant, deadline and timings (stage to seconds).
+    """One request's principal, deadline and timings (stage to seconds).
 
     ``cache`` is the value of ``Cache-Status``, once it is known; ``age_s`` that of ``Age`` for an
     answer that was kept.
     """
 
-    __slots__ = ("age_s", "cache", "deadline", "tenant", "timings")
+    __slots__ = ("age_s", "cache", "deadline", "principal", "tenant", "timings")
 
-    def __init__(self, tenant: str, deadline: Deadline) -> None:
-        self.tenant = tenant
+    def __init__(self, principal: Principal, deadline: Deadline) -> None:
+        self.principal = principal
+        self.tenant = principal.tenant
         self.deadline = deadline
         self.timings: dict[str, float] = {}
         self.cache = ""

@@ -12,7 +12,7 @@ from ragserve.cache import Wishes, parse_wishes
 from ragserve.cache.directives import ANY, HIT
 from ragserve.flow.context import Context
 from ragserve.handlers.body import decode_json, json_response, read_json_body
-from ragserve.handlers.services import SERVICES
+from ragserve.handlers.services import PRINCIPAL, SERVICES
 from ragserve.handlers.sse import EventStream
 from ragserve.handlers.streams import stream
 from ragserve.pipeline import Answered, Event, Sources
@@ -22,7 +22,7 @@ from ragserve.schema import AnswerEnd, ErrorResponse, QueryRequest, QueryRespons
 async def search(request: web.Request) -> web.Response:
     """Return the passages that fit a query best."""
     services = request.app[SERVICES]
-    context = services.context(time.monotonic())
+    context = services.context(request[PRINCIPAL], time.monotonic())
     wishes = wishes_of(request)
     body = await read_json_body(request)
     kept = try_kept(request, body, context, wishes)
@@ -36,7 +36,7 @@ async def search(request: web.Request) -> web.Response:
 async def query(request: web.Request) -> web.StreamResponse:
     """Answer a question from the documents, with citations."""
     services = request.app[SERVICES]
-    context = services.context(time.monotonic())
+    context = services.context(request[PRINCIPAL], time.monotonic())
     wishes = wishes_of(request)
     body = await read_json_body(request)
     kept = try_kept(request, body, context, wishes)
@@ -57,7 +57,8 @@ def try_kept(
     request: web.Request, body: bytes, context: Context, wishes: Wishes
 ) -> web.Response | None:
     """Return the answer to exactly this body, if it is in memory: nothing need be understood."""
-    if wishes is not ANY:
+    # A key for some collections only: the collection has to be looked at.
+    if wishes is not ANY or context.principal.collections is not None:
         return None
     now = time.monotonic()
     answers = request.app[SERVICES].answers

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from aiohttp import web
 
+from ragserve.errors import Forbidden
 from ragserve.handlers.body import json_response
-from ragserve.handlers.services import SERVICES
+from ragserve.handlers.services import PRINCIPAL, SERVICES
 from ragserve.schema import CacheCleared
-from ragserve.store.collections import DEFAULT_TENANT, raise_versions
+from ragserve.store.collections import raise_versions
 
 
 async def clear(request: web.Request) -> web.Response:
@@ -16,9 +17,14 @@ async def clear(request: web.Request) -> web.Response:
     The collections get new versions: no answer under an old one can be found any more.
     """
     services = request.app[SERVICES]
+    principal = request[PRINCIPAL]
     name = request.query.get("collection")
-    raised = await raise_versions(services.database, DEFAULT_TENANT, name)
+    if name is not None:
+        principal.check_collection(name)
+    elif principal.collections is not None:
+        raise Forbidden(f"key {principal.id} is for some collections only: name one of them")
+    raised = await raise_versions(services.database, principal.tenant, name)
     for collection in raised:
         services.catalog.doubt(collection)
-        services.answers.forget(DEFAULT_TENANT, collection.id)
+        services.answers.forget(principal.tenant, collection.id)
     return json_response(CacheCleared([collection.name for collection in raised]))

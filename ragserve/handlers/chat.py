@@ -18,7 +18,7 @@ from ragserve.generate import Conversation, LanguageModel, Options, Turn
 from ragserve.handlers.ask import wishes_of
 from ragserve.handlers.body import decode_json, json_response, read_json_body
 from ragserve.handlers.completion import DONE, Chunks, completion
-from ragserve.handlers.services import SERVICES
+from ragserve.handlers.services import PRINCIPAL, SERVICES
 from ragserve.handlers.sse import EventStream
 from ragserve.handlers.streams import stream
 from ragserve.openai import ChatMessage, ChatRequest
@@ -31,7 +31,7 @@ RAG = "rag"
 async def chat(request: web.Request) -> web.StreamResponse:
     """Answer the last message of a conversation from the documents."""
     services = request.app[SERVICES]
-    context = services.context(time.monotonic())
+    context = services.context(request[PRINCIPAL], time.monotonic())
     body = await read_json_body(request)
     asked = decode_json(body, ChatRequest)
     collection = collection_of(asked.model)

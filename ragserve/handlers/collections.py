@@ -8,11 +8,11 @@ from aiohttp import web
 
 from ragserve.config import Language
 from ragserve.errors import Conflict
+from ragserve.flow.principal import Principal
 from ragserve.handlers.body import json_response, read_json
-from ragserve.handlers.services import SERVICES, Services
+from ragserve.handlers.services import PRINCIPAL, SERVICES, Services
 from ragserve.schema import CollectionList, CollectionRequest, CollectionResponse, Deleted
 from ragserve.store.collections import (
-    DEFAULT_TENANT,
     Collection,
     count_collection,
     delete_collection,
@@ -23,12 +23,13 @@ from ragserve.store.collections import (
 
 
 async def open_collection(
-    services: Services, name: str, language: Language | None = None
+    services: Services, principal: Principal, name: str, language: Language | None = None
 ) -> Collection:
     """Return the collection, created on first use with this server's embedder."""
+    principal.check_collection(name)
     return await ensure_collection(
         services.database,
-        DEFAULT_TENANT,
+        principal.tenant,
         name,
         embedder=services.embedder.name,
         dimensions=services.embedder.dimensions,
@@ -36,11 +37,23 @@ async def open_collection(
     )
 
 
+async def visible_collection(services: Services, principal: Principal, name: str) -> Collection:
+    """Return a collection that exists for ``principal``; raise ``NotFound``."""
+    principal.check_collection(name)
+    return await get_collection(services.database, principal.tenant, name)
+
+
+async def visible_collections(services: Services, principal: Principal) -> list[Collection]:
+    """Return all collections that exist for ``principal``."""
+    collections = await list_collections(services.database, principal.tenant)
+    return [collection for collection in collections if principal.sees(collection.name)]
+
+
 async def create(request: web.Request) -> web.Response:
     """Create a collection."""
     services = request.app[SERVICES]
     wanted = await read_json(request, CollectionRequest)
-    collection = await open_collection(services, wanted.name, wanted.language)
+    collection = await open_collection(services, request[PRINCIPAL], wanted.name, wanted.language)
     if wanted.language not in (None, collection.language):
         raise Conflict(
             f"collection {collection.name!r} exists with language {collection.language}",
@@ -53,14 +66,14 @@ async def describe(request: web.Request) -> web.Response:
     """Describe a collection."""
     services = request.app[SERVICES]
     name = request.match_info["name"]
-    collection = await get_collection(services.database, DEFAULT_TENANT, name)
+    collection = await visible_collection(services, request[PRINCIPAL], name)
     return json_response(await _describe(services, collection))
 
 
 async def listing(request: web.Request) -> web.Response:
     """List all collections."""
     services = request.app[SERVICES]
-    collections = await list_collections(services.database, DEFAULT_TENANT)
+    collections = await visible_collections(services, request[PRINCIPAL])
     return json_response(
         CollectionList([await _describe(services, collection) for collection in collections])
     )
@@ -70,7 +83,7 @@ async def delete(request: web.Request) -> web.Response:
     """Delete a collection with all its documents."""
     services = request.app[SERVICES]
     name = request.match_info["name"]
-    collection = await get_collection(services.database, DEFAULT_TENANT, name)
+    collection = await visible_collection(services, request[PRINCIPAL], name)
     await delete_collection(services.database, collection)
     services.catalog.doubt(collection)
     return json_response(Deleted(name))

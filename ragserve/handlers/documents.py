@@ -11,8 +11,8 @@ from aiohttp import web
 
 from ragserve.errors import InvalidRequest, NotFound
 from ragserve.handlers.body import json_response
-from ragserve.handlers.collections import open_collection
-from ragserve.handlers.services import SERVICES
+from ragserve.handlers.collections import open_collection, visible_collection
+from ragserve.handlers.services import PRINCIPAL, SERVICES
 from ragserve.handlers.upload import read_upload
 from ragserve.handlers.waiting import wait_searchable
 from ragserve.schema import (
@@ -23,7 +23,7 @@ from ragserve.schema import (
     DocumentResponse,
     UploadResponse,
 )
-from ragserve.store.collections import DEFAULT_TENANT, Collection, get_collection
+from ragserve.store.collections import Collection
 from ragserve.store.documents import DocumentRow, delete_document, find_document, list_documents
 from ragserve.store.jobs import enqueue
 
@@ -35,7 +35,7 @@ async def upload(request: web.Request) -> web.Response:
     services = request.app[SERVICES]
     wait_s = _seconds(request, services.config.limits.wait_s)
     handed_in = await read_upload(request)
-    collection = await open_collection(services, handed_in.collection)
+    collection = await open_collection(services, request[PRINCIPAL], handed_in.collection)
     enqueued = await enqueue(services.database, collection, handed_in.documents, salt=services.salt)
     accepted = [
         Accepted(item.id, "unchanged" if item.job is None else "queued", item.job)
@@ -85,7 +85,7 @@ async def delete(request: web.Request) -> web.Response:
 
 async def _collection(request: web.Request) -> Collection:
     name = request.query.get("collection", DEFAULT_COLLECTION)
-    return await get_collection(request.app[SERVICES].database, DEFAULT_TENANT, name)
+    return await visible_collection(request.app[SERVICES], request[PRINCIPAL], name)
 
 
 def _response(collection: Collection, row: DocumentRow) -> DocumentResponse:

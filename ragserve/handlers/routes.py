@@ -8,7 +8,18 @@ from typing import Any, NamedTuple
 from aiohttp import web
 
 from ragserve import openai, schema
-from ragserve.handlers import ask, cache, chat, collections, documents, embeddings, health, models
+from ragserve.handlers import (
+    ask,
+    cache,
+    chat,
+    collections,
+    documents,
+    embeddings,
+    health,
+    keys,
+    models,
+)
+from ragserve.schema import Scope
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -31,6 +42,8 @@ class Route(NamedTuple):
     response: Any = None
     status: int = 200
     parameters: tuple[Parameter, ...] = ()
+    scope: Scope | None = "query"
+    """What a key must be good for; None: the route is for everybody."""
 
 
 _IN_COLLECTION = Parameter("collection", "string", "The collection, unless it is 'default'.")
@@ -50,6 +63,7 @@ _DOCUMENTS = (
         schema.UploadResponse,
         202,
         (_WAIT,),
+        scope="ingest",
     ),
     Route(
         "GET",
@@ -77,6 +91,7 @@ _DOCUMENTS = (
         schema.Deleted,
         200,
         (_IN_COLLECTION,),
+        scope="ingest",
     ),
 )
 _COLLECTIONS = (
@@ -87,14 +102,17 @@ _COLLECTIONS = (
         schema.CollectionRequest,
         schema.CollectionResponse,
         201,
+        scope="ingest",
     ),
     Route("GET", "/v1/collections", collections.listing, None, schema.CollectionList),
     Route("GET", "/v1/collections/{name}", collections.describe, None, schema.CollectionResponse),
-    Route("DELETE", "/v1/collections/{name}", collections.delete, None, schema.Deleted),
+    Route(
+        "DELETE", "/v1/collections/{name}", collections.delete, None, schema.Deleted, scope="ingest"
+    ),
 )
 _OPERATION = (
-    Route("GET", "/health", health.health, None, schema.HealthResponse),
-    Route("GET", "/ready", health.ready, None, schema.ReadyResponse),
+    Route("GET", "/health", health.health, None, schema.HealthResponse, scope=None),
+    Route("GET", "/ready", health.ready, None, schema.ReadyResponse, scope=None),
 )
 
 _CACHE = (
@@ -106,7 +124,23 @@ _CACHE = (
         schema.CacheCleared,
         200,
         (Parameter("collection", "string", "The collection; without it, all."),),
+        scope="admin",
     ),
+)
+
+_KEYS = (
+    Route("POST", "/v1/keys", keys.create, schema.KeyRequest, schema.NewKey, 201, scope="admin"),
+    Route("GET", "/v1/keys", keys.listing, None, schema.KeyList, scope="admin"),
+    Route(
+        "POST",
+        "/v1/keys/{id}/rotate",
+        keys.rotate,
+        schema.RotateRequest,
+        schema.NewKey,
+        201,
+        scope="admin",
+    ),
+    Route("DELETE", "/v1/keys/{id}", keys.revoke, None, schema.Deleted, scope="admin"),
 )
 
 _OPENAI = (
@@ -122,4 +156,4 @@ _OPENAI = (
     ),
 )
 
-ROUTES = (*_QUESTIONS, *_OPENAI, *_DOCUMENTS, *_COLLECTIONS, *_CACHE, *_OPERATION)
+ROUTES = (*_QUESTIONS, *_OPENAI, *_DOCUMENTS, *_COLLECTIONS, *_CACHE, *_KEYS, *_OPERATION)

@@ -11,6 +11,7 @@ from ragserve.embed import Embedder
 from ragserve.flow.context import Context
 from ragserve.flow.deadline import deadline_after
 from ragserve.flow.in_flight import InFlight
+from ragserve.flow.principal import Principal
 from ragserve.flow.signal import Signal
 from ragserve.flow.streams import Streams
 from ragserve.generate import LanguageModel
@@ -19,7 +20,7 @@ from ragserve.host.presence import Phase, Presence
 from ragserve.pipeline import Pipeline
 from ragserve.retrieve import Indexes
 from ragserve.store.catalog import Catalog
-from ragserve.store.collections import DEFAULT_TENANT
+from ragserve.store.keyring import Keyring
 from ragserve.store.pool import Database
 from ragserve.store.redis import Redis
 
@@ -29,6 +30,7 @@ class Services(msgspec.Struct):
 
     config: Config
     database: Database
+    keyring: Keyring
     catalog: Catalog
     indexes: Indexes
     embedder: Embedder
@@ -49,13 +51,14 @@ class Services(msgspec.Struct):
         chunking = self.config.chunking
         return ingest_salt(self.embedder.name, chunking.max_tokens, chunking.overlap_tokens)
 
-    def context(self, now: float) -> Context:
-        """Return the context of a request that begins now."""
-        deadline = deadline_after(self.config.server.request_timeout_s, now)
-        return Context(DEFAULT_TENANT, deadline)
+    def context(self, principal: Principal, now: float) -> Context:
+        """Return the context of somebody's request that begins now."""
+        return Context(principal, deadline_after(self.config.server.request_timeout_s, now))
 
 
 SERVICES = web.AppKey("services", Services)
+PRINCIPAL = web.RequestKey("principal", Principal)
+"""Who asks; there is none on routes for everybody."""
 REQUEST_ID = web.RequestKey("request_id", str)
 PRESENCE = web.AppKey("presence", Presence)
 """This worker among the processes of its host."""

@@ -25,6 +25,7 @@ from ragserve.errors import DeadlineExceeded, NotCached
 from ragserve.flow.context import Context
 from ragserve.flow.deadline import deadline_after
 from ragserve.flow.flight import Flight, Flights, Publish
+from ragserve.flow.principal import reader
 from ragserve.generate import NO_CONVERSATION
 from ragserve.metrics import CACHE_LOOKUPS, CACHE_REFRESHES, FLIGHTS
 from ragserve.pipeline.events import Event
@@ -174,9 +175,8 @@ class Caching(Generic[R]):
         newer_than: float = 0.0,
     ) -> Answered[R]:
         # Of its own: whoever started the flight may leave it, or have less time than others.
-        context = Context(
-            asked.collection.tenant, deadline_after(self._timeout_s, time.monotonic())
-        )
+        deadline = deadline_after(self._timeout_s, time.monotonic())
+        context = Context(reader(asked.collection.tenant), deadline)
         lease = None
         if self._elsewhere is not None and wishes.read:
             found = await self._elsewhere.find_or_lease(

@@ -113,6 +113,7 @@ class Pipeline:
         conversation: Conversation = NO_CONVERSATION,
     ) -> Asked:
         top_k, parsed = check_question(request, self._config.limits, top_k)
+        context.principal.check_collection(request.collection)
         collection = await self._catalog.get(context.tenant, request.collection)
         mode = request.mode or self._config.search.mode
         return Asked(request, collection, top_k, mode, parsed, conversation)

@@ -9,7 +9,6 @@ from ragserve.config import Language
 from ragserve.errors import Conflict, InvalidRequest, NotFound
 from ragserve.store.pool import Database
 
-DEFAULT_TENANT = "default"
 NAME_CHARACTERS = 128
 CHANGED = "ragserve_changes"
 """The NOTIFY channel that carries ``<collection id> <version>`` at every commit."""

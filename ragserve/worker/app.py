@@ -16,9 +16,10 @@ from ragserve.cache.prepared import prepare_json
 from ragserve.cache.shared import SharedCache
 from ragserve.config import Config
 from ragserve.edge.access import access
-from ragserve.edge.anonymous import Anonymous
+from ragserve.edge.auth import authenticate
 from ragserve.edge.lane import Lane, Questions
 from ragserve.edge.problem import problem
+from ragserve.edge.unlimited import Unlimited
 from ragserve.embed import open_embedder
 from ragserve.flow.in_flight import InFlight
 from ragserve.flow.signal import Signal
@@ -36,6 +37,8 @@ from ragserve.retrieve import Indexes
 from ragserve.schema import ReadyResponse
 from ragserve.store.catalog import TRUST_S, Catalog
 from ragserve.store.collections import CHANGED
+from ragserve.store.keyring import Keyring
+from ragserve.store.keys import KEYS_CHANGED
 from ragserve.store.listen import Listener
 from ragserve.store.pool import Database, pool_size
 from ragserve.store.redis import Redis
@@ -53,7 +56,8 @@ def create_app(
 
     ``listener`` is what it will be served on; a supervisor that takes over may ask for it.
     """
-    app = web.Application(middlewares=[access, problem], client_max_size=config.limits.body_bytes)
+    middlewares = [access, problem, authenticate]
+    app = web.Application(middlewares=middlewares, client_max_size=config.limits.body_bytes)
     for route in ROUTES:
         app.router.add_route(route.method, route.path, route.handler)
     app.router.add_get("/openapi.json", openapi)
@@ -82,13 +86,12 @@ def create_app(
 def create_lane(config: Config, services: Services) -> Lane:
     """Return the express lane of a worker with these services."""
     ready = prepare_json(ReadyResponse("ready"))
-    anybody = Anonymous()
     classes = {"/v1/query": "query", "/v1/search": "query"}
     return Lane(
         config.log,
         lambda: services.phase == "ready",
         pages={"/ready": lambda _: ready, "/health": services.vitals.try_get},
-        questions=Questions(classes, services.answers, anybody, anybody),
+        questions=Questions(classes, services.answers, services.keyring, Unlimited()),
     )
 
 
@@ -107,17 +110,26 @@ async def open_services(
         if model is not None:
             stack.push_async_callback(model.close)
         catalog = Catalog(database)
+        keyring = Keyring(database, config.auth)
         changed = Signal()
 
         def note_change(payload: str) -> None:
             catalog.changed(payload)
             changed.send()
 
+        async def catch_up() -> None:
+            await catalog.reload()
+            keyring.reload()
+
+        def hear(at: float) -> None:
+            catalog.heard(at)
+            keyring.heard(at)
+
         listener = Listener(
             database,
-            {CHANGED: note_change},
-            on_connect=catalog.reload,
-            on_alive=catalog.heard,
+            {CHANGED: note_change, KEYS_CHANGED: keyring.changed},
+            on_connect=catch_up,
+            on_alive=hear,
             probe_s=TRUST_S / 3,
         )
         listener.start()
@@ -138,6 +150,7 @@ async def open_services(
         yield Services(
             config=config,
             database=database,
+            keyring=keyring,
             catalog=catalog,
             indexes=indexes,
             embedder=embedder,

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
+
+import aiohttp
 
 from ragserve import __version__
 from tests.conftest import DOCUMENTS
@@ -107,3 +110,55 @@ def test_migrate_says_what_it_did(data_dir: Path) -> None:
 def test_version(data_dir: Path) -> None:
     """version prints the version."""
     assert ragserve(data_dir, "version").stdout == f"{__version__}\n"
+
+
+async def test_keys_are_made_and_revoked_beside_a_running_server(data_dir: Path) -> None:
+    """`keys create`, `list`, `rotate`, `revoke`; both workers know within moments."""
+    async with running(data_dir, "--workers", "2") as server:
+
+        async def status(token: str | None) -> set[int]:
+            """Ask over many connections: each worker gets some."""
+            found = set()
+            headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+            for _ in range(16):
+                connector = aiohttp.TCPConnector(force_close=True)
+                async with (
+                    aiohttp.ClientSession(connector=connector, headers=headers) as session,
+                    session.get(f"{server.url}/v1/models") as response,
+                ):
+                    found.add(response.status)
+            return found
+
+        async def until(token: str | None, expected: int) -> None:
+            async with asyncio.timeout(20):
+                while await status(token) != {expected}:
+                    pass
+
+        assert await status(None) == {200}
+        made = await asyncio.to_thread(ragserve, data_dir, "keys", "create", "ci", "--scope=query")
+        token = made.stdout.strip()
+        await until(None, 401)
+        await until(token, 200)
+        rotated = await asyncio.to_thread(
+            ragserve, data_dir, "keys", "rotate", token.split("_")[1], "--grace", "0"
+        )
+        await until(token, 401)
+        await until(rotated.stdout.strip(), 200)
+        asked = await asyncio.to_thread(
+            ragserve,
+            data_dir,
+            "query",
+            "lunch",
+            "--url",
+            server.url,
+            RAGSERVE_KEY=rotated.stdout.strip(),
+        )
+        assert "does not exist" in asked.stderr
+        listed = await asyncio.to_thread(ragserve, data_dir, "keys", "list")
+        assert [("expired" in line, "ci" in line) for line in listed.stdout.splitlines()] == [
+            (True, True),
+            (False, True),
+        ]
+        key_id = rotated.stdout.split("_")[1]
+        await asyncio.to_thread(ragserve, data_dir, "keys", "revoke", key_id)
+        await until(rotated.stdout.strip(), 401)

@@ -6,6 +6,7 @@ from structlog.testing import capture_logs
 from ragserve.config import LogConfig
 from ragserve.edge.express import parse_plain
 from ragserve.edge.lane import Lane, Questions
+from ragserve.flow.principal import OWNER
 from tests.edge.vectors import get, post
 from tests.edge.wire import Echo, make_lane
 
@@ -67,7 +68,7 @@ def test_what_is_not_known_draws_no_tokens() -> None:
         ticket = ticket_of(lane, data)
         answer = lane.answer(ticket, data.partition(b"\r\n\r\n")[2], "::1", 0.0)  # type: ignore[arg-type]
         assert (answer is not None, len(taken)) == (answered, drawn)
-    assert taken[0] == (known, "::1", "query", 0.0)
+    assert taken[0] == (OWNER, "::1", "query", 0.0)
 
 
 def test_a_closed_lane_answers_nothing() -> None:

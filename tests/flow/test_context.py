@@ -9,6 +9,7 @@ import pytest
 from ragserve.errors import DeadlineExceeded
 from ragserve.flow.context import Context
 from ragserve.flow.deadline import deadline_after
+from ragserve.flow.principal import reader
 
 
 class _Clock:
@@ -25,7 +26,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> _Clock:
 
 def test_timings_say_how_long_each_stage_took(clock: _Clock) -> None:
     """A stage's time is recorded, and one entered twice counts together."""
-    context = Context("acme", deadline_after(60.0, clock.now))
+    context = Context(reader("acme"), deadline_after(60.0, clock.now))
     with context.stage("embed"):
         clock.now += 0.25
     with context.stage("retrieve"):
@@ -38,7 +39,7 @@ def test_timings_say_how_long_each_stage_took(clock: _Clock) -> None:
 
 def test_a_failed_stage_is_timed_too(clock: _Clock) -> None:
     """The time of a stage that failed is not lost."""
-    context = Context("acme", deadline_after(60.0, clock.now))
+    context = Context(reader("acme"), deadline_after(60.0, clock.now))
 
     def fail() -> None:
         clock.now += 2.0
@@ -51,7 +52,7 @@ def test_a_failed_stage_is_timed_too(clock: _Clock) -> None:
 
 def test_no_stage_begins_past_the_deadline(clock: _Clock) -> None:
     """A request out of time stops before its next stage, which does not run."""
-    context = Context("acme", deadline_after(1.0, clock.now))
+    context = Context(reader("acme"), deadline_after(1.0, clock.now))
     with context.stage("embed"):
         clock.now += 1.0
     ran = []

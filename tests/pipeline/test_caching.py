@@ -15,6 +15,7 @@ from ragserve.config import CacheConfig, RedisConfig
 from ragserve.flow.context import Context
 from ragserve.flow.deadline import deadline_after
 from ragserve.flow.flight import Flight
+from ragserve.flow.principal import OWNER
 from ragserve.pipeline.caching import Answered, Caching, Made
 from ragserve.pipeline.events import Event
 from ragserve.pipeline.question import Asked
@@ -43,7 +44,7 @@ async def test_ten_thousand_wait_for_one_computation(with_redis: bool, most: int
         return Made("noon", whole=True, negative=False, version=5)
 
     async def ask(worker: Caching[str]) -> Answered[str]:
-        context = Context("default", deadline_after(60.0, time.monotonic()))
+        context = Context(OWNER, deadline_after(60.0, time.monotonic()))
         return await worker.ask(ASKED, KEY, context, ANY)
 
     with redis_server() as server:

@@ -1,0 +1,34 @@
+"""Whose request is it, and may they: 401 without a valid key, 403 for what the key is not for."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from aiohttp import web
+
+from ragserve.handlers import PRINCIPAL, ROUTES, SERVICES
+from ragserve.schema import Scope
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+_SCOPES: dict[tuple[str, str], Scope] = {
+    (route.method, route.path): route.scope for route in ROUTES if route.scope is not None
+}
+"""What is not here is for everybody: probes, metrics, the description of the API."""
+
+
+@web.middleware
+async def authenticate(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Find out who asks, unless the route is for everybody."""
+    resource = request.match_info.route.resource
+    scope = None
+    if resource is not None:
+        method = "GET" if request.method == "HEAD" else request.method
+        scope = _SCOPES.get((method, resource.canonical))
+    if scope is not None:
+        keyring = request.app[SERVICES].keyring
+        authorization = request.headers.get("Authorization")
+        principal = await keyring.authenticate(authorization, request.remote or "")
+        principal.require(scope)
+        request[PRINCIPAL] = principal
+    return await handler(request)

@@ -18,7 +18,6 @@ therefore held until its body is here, at most ``HOLD_S``.
 from __future__ import annotations
 
 import asyncio
-import socket
 from time import monotonic
 from typing import Any
 
@@ -37,7 +36,7 @@ HOLD_S = 1.0
 HELD_BYTES = 16 * 1024
 """Longest request that is held."""
 INSIDES = frozenset(
-    "_waiter _upgraded _paused _close _force_close _request_count _loop "
+    "_waiter _messages _upgraded _paused _close _force_close _request_count _loop "
     "_next_keepalive_close_time _keepalive_timeout".split()
 )
 """Attributes of aiohttp's that are relied on."""
@@ -56,7 +55,7 @@ class Connection(RequestHandler):
         self._held = b""  # the beginning of a request that `_ticket` allows
         self._head = b""
         self._ticket: Ticket | None = None
-        self._holding: asyncio.TimerHandle | None = None
+        self._holding: asyncio.Handle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
@@ -93,7 +92,11 @@ class Connection(RequestHandler):
         if ticket is None:
             return
         if ticket.total == len(data):
-            if not self._try_answer(lane, ticket, head, data[end:]):
+            if self._try_answer(lane, ticket, head, data[end:]):
+                return
+            if self._waiter is None and not self._messages:
+                self._hold_a_turn(ticket, head, data)
+            else:
                 self._pass_request(data, ticket.total)
         elif len(data) < ticket.total <= HELD_BYTES and self._is_idle():
             self._hold(ticket, head, data)
@@ -164,6 +167,26 @@ class Connection(RequestHandler):
         self._next_keepalive_close_time = max(self._next_keepalive_close_time, busy_until)
         self._holding = self._loop.call_later(HOLD_S, self._pass_held)
 
+    def _hold_a_turn(self, ticket: Ticket, head: bytes, data: bytes) -> None:
+        """Look again when all that is ready to run has run.
+
+        aiohttp takes a turn of the loop between an answer and its wait for the next request. Under
+        load the next request is often here before, and would go the slow way; that makes turns
+        longer, and soon all requests of all clients come too early.
+        """
+        self._held = data
+        self._ticket = ticket
+        self._head = head
+        self._holding = self._loop.call_soon(self._look_again)
+
+    def _look_again(self) -> None:
+        lane, ticket, head = self._lane, self._ticket, self._head
+        data = self._unhold()
+        if lane is None or ticket is None:
+            return
+        if not self._try_answer(lane, ticket, head, data[len(head) :]):
+            self._pass_request(data, ticket.total)
+
     def _finish(self, lane: Lane, data: bytes) -> None:
         """Go on with a held request, whose next segment is ``data``.
 
@@ -196,29 +219,6 @@ class Connection(RequestHandler):
             self._holding.cancel()
             self._holding = None
         return data
-
-
-class LaneSite(web.SockSite):
-    """A listening socket whose connections have an express lane."""
-
-    def __init__(
-        self, runner: web.AppRunner, listener: socket.socket, lane: Lane, *, backlog: int
-    ) -> None:
-        super().__init__(runner, listener, backlog=backlog)
-        self._lane = lane
-
-    async def start(self) -> None:
-        """Listen."""
-        await web.BaseSite.start(self)
-        server = self._runner.server
-        if server is None:
-            raise RuntimeError("set the runner up first")
-        loop = asyncio.get_running_loop()
-
-        def connection() -> Connection:
-            return Connection(server, self._lane, loop=loop, **server._kwargs)
-
-        self._server = await loop.create_server(connection, sock=self._sock, backlog=self._backlog)
 
 
 def check_aiohttp() -> str | None:

@@ -15,7 +15,8 @@ import structlog
 from aiohttp import web
 
 from ragserve.config import Config
-from ragserve.edge.protocol import LaneSite, check_aiohttp
+from ragserve.edge.protocol import check_aiohttp
+from ragserve.edge.site import Site
 from ragserve.handlers import SERVICES, Services
 from ragserve.host.notify import Notifier
 from ragserve.host.reload import Reload, keep
@@ -94,10 +95,9 @@ def make_site(
     reason = check_aiohttp()
     if reason is not None:
         log.warning("express_lane_off", reason=reason)
-    if reason is not None or not config.server.express_lane:
-        return web.SockSite(runner, listener, backlog=config.server.backlog)
-    lane = create_lane(config, services)
-    return LaneSite(runner, listener, lane, backlog=config.server.backlog)
+    with_lane = reason is None and config.server.express_lane
+    lane = create_lane(config, services) if with_lane else None
+    return Site(runner, listener, lane, backlog=config.server.backlog)
 
 
 async def _drain(services: Services, timeout_s: float) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,7 +16,7 @@ from aiohttp import web
 from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
-from ragserve.edge.protocol import LaneSite
+from ragserve.edge.site import Site
 from ragserve.handlers import SERVICES, Services
 from ragserve.ingest.run import ingesting
 from ragserve.worker import run
@@ -83,8 +84,9 @@ async def test_health_and_ready_are_answered_by_the_lane(tmp_path: Path, dsn: st
         served(tmp_path / "b", dsn, server__express_lane=False) as off,
         aiohttp.ClientSession() as session,
     ):
-        assert isinstance(on.site, LaneSite)
-        assert not isinstance(off.site, LaneSite)
+        assert isinstance(on.site, Site)
+        assert on.site._lane is not None
+        assert off.site._lane is None
         for path in ("/ready", "/health"):
             # Health is measured once, then known for a moment.
             await fetch(session, on.url + path)
@@ -256,3 +258,47 @@ async def test_wishes_and_streams_are_passed_on(tmp_path: Path, dsn: str) -> Non
         _, headers, _ = await ask(session, url, {**question, "stream": True})
         assert headers["Content-Type"].startswith("text/event-stream")
         assert express() == before
+
+
+async def test_a_request_that_comes_with_its_connection(tmp_path: Path, dsn: str) -> None:
+    """It is here before aiohttp waits for it, and the lane answers it nevertheless."""
+    async with served(tmp_path, dsn) as server:
+        before = express()
+        for number in range(20):
+            with socket.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2]))) as one:
+                one.sendall(b"GET /ready HTTP/1.1\r\nHost: a\r\n\r\n")
+                one.setblocking(False)
+                async with asyncio.timeout(10):
+                    head = await asyncio.get_running_loop().sock_recv(one, 4096)
+            assert head.startswith(b"HTTP/1.1 200 OK")
+            assert express() == before + number + 1
+
+
+async def test_out_of_descriptors(tmp_path: Path, dsn: str) -> None:
+    """Who cannot be let in now is let in later; those inside notice nothing."""
+
+    class Exhausted:
+        """A listening socket of a process that has no descriptor left, twice."""
+
+        def __init__(self, listener: socket.socket) -> None:
+            self.listener = listener
+            self.refusals = 2
+
+        def accept(self) -> tuple[socket.socket, object]:
+            if self.refusals:
+                self.refusals -= 1
+                raise OSError(errno.EMFILE, "Too many open files")
+            return self.listener.accept()
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(self.listener, name)
+
+    async with served(tmp_path, dsn) as server, aiohttp.ClientSession() as session:
+        site = server.site
+        assert isinstance(site, Site)
+        exhausted = Exhausted(site._listener)
+        site._listener = exhausted  # type: ignore[assignment]
+        with capture_logs() as logs:
+            assert (await fetch(session, server.url + "/ready"))[0] == 200
+        assert exhausted.refusals == 0
+        assert [log["event"] for log in logs].count("accept_paused") == 2

@@ -1,0 +1,100 @@
+"""A worker's listening socket: accepts in batches, so that a crowd gets in at once.
+
+An event loop's own server accepts one connection a turn. Under load a turn takes milliseconds, and
+a thousand clients that come back after a restart would get in one by one, for seconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+from collections.abc import Callable
+
+import structlog
+from aiohttp import web
+
+from ragserve.edge.lane import Lane
+from ragserve.edge.protocol import Connection
+
+log = structlog.get_logger(__name__)
+
+BATCH = 256
+"""Connections accepted a turn; those who are in wait no longer than that takes."""
+EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+EXHAUSTED_PAUSE_S = 0.1
+
+
+class Site(web.BaseSite):
+    """Serves ``runner`` on ``listener``; connections have an express lane if there is one."""
+
+    def __init__(
+        self, runner: web.AppRunner, listener: socket.socket, lane: Lane | None, *, backlog: int
+    ) -> None:
+        super().__init__(runner, backlog=backlog)
+        self._listener = listener
+        self._lane = lane
+        self._opening: set[asyncio.Task[object]] = set()
+        self._paused: asyncio.TimerHandle | None = None
+
+    @property
+    def name(self) -> str:
+        """Return the address."""
+        host, port = self._listener.getsockname()[:2]
+        return f"http://{host}:{port}"
+
+    async def start(self) -> None:
+        """Listen."""
+        await super().start()
+        self._loop = asyncio.get_running_loop()
+        self._connection = self._factory()
+        self._listener.setblocking(False)
+        self._listener.listen(self._backlog)
+        self._loop.add_reader(self._listener, self._accept)
+
+    async def stop(self) -> None:
+        """Let those in who wait, and nobody after them; connections that are open stay so."""
+        if self._paused is not None:
+            self._paused.cancel()
+        self._accept()
+        self._loop.remove_reader(self._listener)
+        self._listener.close()
+        await super().stop()
+
+    def _factory(self) -> Callable[[], asyncio.Protocol]:
+        server = self._runner.server
+        if server is None:
+            raise RuntimeError("set the runner up first")
+        if self._lane is None:
+            return server
+        lane, loop = self._lane, self._loop
+        return lambda: Connection(server, lane, loop=loop, **server._kwargs)
+
+    def _accept(self) -> None:
+        for _ in range(BATCH):
+            try:
+                client, _address = self._listener.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                if error.errno not in EXHAUSTED:
+                    raise
+                # The kernel keeps telling of who waits; we look again when some may have left.
+                log.warning("accept_paused", error=str(error))
+                self._loop.remove_reader(self._listener)
+                self._paused = self._loop.call_later(EXHAUSTED_PAUSE_S, self._resume)
+                return
+            client.setblocking(False)
+            opening = self._loop.create_task(self._open(client))
+            self._opening.add(opening)
+            opening.add_done_callback(self._opening.discard)
+
+    async def _open(self, client: socket.socket) -> None:
+        try:
+            await self._loop.connect_accepted_socket(self._connection, client)
+        except OSError:
+            client.close()  # it has left already
+
+    def _resume(self) -> None:
+        self._paused = None
+        self._loop.add_reader(self._listener, self._accept)

@@ -66,7 +66,8 @@ def ragserve(name: str, workers: int, env: dict[str, str] | None = None) -> Cont
         command = [sys.executable, "-m", "ragserve", "serve", "--host", "127.0.0.1"]
         command += ["--port", str(port), "--workers", str(workers), "--data-dir", str(data)]
         with started(command, cores=place.cores, log=log, env=own) as process:
-            process.wait_ready(f"http://127.0.0.1:{port}/ready")
+            # Workers are ready before the ingest process, whose start would be counted as load.
+            process.wait_ready(f"http://127.0.0.1:{port}/health", says=b'"status":"ok","version"')
             yield Up(port, [process])
 
     return Contender(name, lambda: None, run)

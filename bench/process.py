@@ -50,8 +50,8 @@ class Started:
                 held += process.memory_full_info().pss
         return round(held / 1024**2, 1)
 
-    def wait_ready(self, url: str, pause_s: float = 0.1) -> None:
-        """Return when ``url`` answers with 200."""
+    def wait_ready(self, url: str, pause_s: float = 0.1, says: bytes = b"") -> None:
+        """Return when ``url`` answers with 200 and a body with ``says`` in it."""
         until = time.monotonic() + READY_TIMEOUT_S
         while time.monotonic() < until:
             if self._process.poll() is not None:
@@ -60,7 +60,7 @@ class Started:
                 contextlib.suppress(urllib.error.URLError, OSError),
                 urllib.request.urlopen(url, timeout=5) as response,
             ):
-                if response.status == 200:
+                if response.status == 200 and says in response.read():
                     return
             time.sleep(pause_s)
         tail = self._log.read_text(encoding="utf-8", errors="replace")[-2000:]

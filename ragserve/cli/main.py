@@ -15,7 +15,6 @@ from ragserve.cli.remote import Remote
 from ragserve.config import Config, load_config, render_defaults
 from ragserve.errors import RagserveError, exit_code
 from ragserve.flow.principal import DEFAULT_TENANT, SCOPES
-from ragserve.log import configure_logging
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -50,7 +49,10 @@ def with_settings(command: F) -> F:
             return load_config(_config_file(config_file), os.environ, chosen)
 
         config = load()
-        configure_logging(config.log, for_a_person=speaks)
+        if command.__name__ != "serve":  # the supervisor has a smaller log
+            from ragserve.log import configure_logging
+
+            configure_logging(config.log, for_a_person=speaks)
         return command(settings=Settings(config, _data_dir(config), load), **rest)
 
     wrapper.__name__ = command.__name__

@@ -11,9 +11,9 @@ import click
 
 from ragserve.config import Config, ServerConfig
 from ragserve.host.members import WORKER, run_directory
-from ragserve.host.notify import last_words
 from ragserve.host.sockets import bind_socket, fits
 from ragserve.store.embedded import database_dsn
+from ragserve.supervisor.log import log
 from ragserve.supervisor.policy import Slot
 from ragserve.supervisor.supervisor import Program, Settings, Supervisor, command
 from ragserve.supervisor.takeover import Orphan, end_ingester, find_orphans
@@ -24,6 +24,7 @@ def run(config: Config, data_dir: Path, workers: int, reload: Callable[[], objec
 
     ``reload`` loads the configuration again and raises if it cannot be used.
     """
+    log.configure(config.log)
     server = config.server
     data_dir.mkdir(parents=True, exist_ok=True)
     # The children read the same file; what the command line changed goes through the environment.
@@ -75,6 +76,7 @@ def run_one_worker(
     """Run one worker in this process."""
     import uvloop
 
+    from ragserve.host.notify import last_words
     from ragserve.host.reload import begin_again
     from ragserve.store.migrate import prepare_database
     from ragserve.worker.run import run_worker
@@ -95,6 +97,7 @@ def run_ingester(config: Config, data_dir: Path, check_reload: Callable[[], obje
     """Run the ingest process in this process."""
     import uvloop
 
+    from ragserve.host.notify import last_words
     from ragserve.host.reload import begin_again
     from ragserve.ingest.run import run_ingest_process
     from ragserve.store.migrate import prepare_database

@@ -7,7 +7,6 @@ A variable that is not set may be a credential of systemd's.
 
 from __future__ import annotations
 
-import difflib
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -108,6 +107,8 @@ def _kinds() -> dict[str, Any]:
 
 
 def _refuse(name: str, source: str) -> NoReturn:
+    import difflib  # for this alone, in a process that is about to end
+
     known = _kinds()
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
     raise ConfigurationError(f"unknown setting {name} ({source}); did you mean {near[0]}?")

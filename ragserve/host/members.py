@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import secrets
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -55,7 +54,7 @@ def this_process(name: str, environ: Mapping[str, str]) -> Identity:
     """Return a new identity of this process; ``id`` is never used twice."""
     pid = os.getpid()
     supervisor = int(environ.get(SUPERVISOR, "0"))
-    token = secrets.token_hex(3)
+    token = os.urandom(3).hex()
     return Identity(f"{name}-{pid}-{token}", name, pid, time.monotonic(), supervisor)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import socket
 import struct
 from typing import NamedTuple
@@ -24,7 +23,7 @@ class Notifications:
     """An abstract datagram socket; ``address`` is for children's ``NOTIFY_SOCKET``."""
 
     def __init__(self) -> None:
-        name = f"ragserve-{os.getpid()}-{secrets.token_hex(4)}"
+        name = f"ragserve-{os.getpid()}-{os.urandom(4).hex()}"
         self.address = f"@{name}"
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)

@@ -18,16 +18,13 @@ from collections.abc import Callable, Mapping, Sequence
 from types import FrameType
 from typing import NamedTuple
 
-import structlog
-
 from ragserve.errors import RagserveError
 from ragserve.host.members import SUPERVISOR
 from ragserve.host.sockets import LISTEN_FD
+from ragserve.supervisor.log import log
 from ragserve.supervisor.notifications import Notifications
 from ragserve.supervisor.policy import SILENT_S, Action, Exit, Policy, Send, Slot, Start
 from ragserve.supervisor.takeover import Orphan
-
-log = structlog.get_logger(__name__)
 
 SIGNALS = (
     signal.SIGTERM,

@@ -15,11 +15,8 @@ import signal
 import socket
 from pathlib import Path
 
-import structlog
-
 from ragserve.host.members import REPLY_BYTES, Identity, address, members
-
-log = structlog.get_logger(__name__)
+from ragserve.supervisor.log import log
 
 ANSWER_S = 1.0
 INGESTER_END_S = 40.0

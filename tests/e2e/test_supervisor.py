@@ -15,6 +15,7 @@ import pytest
 from ragserve.supervisor.policy import YOUNG_S
 from tests.e2e.conftest import ServerProcess, ragserve, running
 
+SUPERVISOR_BYTES = 25_000_000
 QUESTION = {"query": "lunch", "mode": "lexical"}
 
 
@@ -62,6 +63,13 @@ async def test_a_dead_workers_queue_is_answered_by_its_replacement(data_dir: Pat
         assert await asyncio.gather(*asked) == [200] * 200
         died = await server.event("child_died")
         assert (died["pid"], died["code"]) == (first, -signal.SIGKILL)
+
+
+async def test_the_supervisor_is_small(data_dir: Path, dsn: str) -> None:
+    """It has under 25 MB resident; what an embedded PostgreSQL needs to be started comes on top."""
+    async with running(data_dir, "--workers", "1", DATABASE_URL=dsn) as server:
+        pages = Path(f"/proc/{server.process.pid}/statm").read_text(encoding="ascii").split()[1]
+        assert int(pages) * os.sysconf("SC_PAGE_SIZE") < SUPERVISOR_BYTES
 
 
 async def test_a_hung_worker_is_replaced(data_dir: Path) -> None:

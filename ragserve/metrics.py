@@ -64,6 +64,9 @@ STAGE_SECONDS = Histogram(
 AUTH_FAILURES = Counter(
     "ragserve_auth_failures_total", "Requests refused for their key, by reason.", ["reason"]
 )
+RATE_LIMITED = Counter(
+    "ragserve_rate_limited_total", "Requests refused for a rate limit, by its class.", ["class"]
+)
 ANSWERS = Counter("ragserve_answers_total", "Answers by how they came about.", ["kind"])
 DEGRADED = Counter("ragserve_degraded_total", "Answers given without a dependency.", ["dependency"])
 EMBEDDING_CACHE = Counter(

@@ -41,6 +41,9 @@ class ServerConfig(Section, frozen=True, forbid_unknown_fields=True):
         "127.0.0.1"
     )
     port: Annotated[int, _doc("TCP port; 0 lets the kernel choose.", ge=0, le=65535)] = 8080
+    trusted_proxies: Annotated[
+        str, _doc("Networks whose X-Forwarded-For is believed: 10.0.0.0/8, fd00::/8.")
+    ] = ""
     backlog: Annotated[int, _doc("Connections the kernel queues before accept.", ge=1)] = 4096
     keepalive_timeout_s: Annotated[float, _doc("Idle keep-alive connections close.", gt=0)] = 75.0
     request_timeout_s: Annotated[
@@ -79,6 +82,20 @@ class AuthConfig(Section, frozen=True, forbid_unknown_fields=True):
     failures_per_minute: Annotated[
         int, _doc("Wrong keys that an address may try before it has to wait.", ge=1)
     ] = 20
+
+
+class RateConfig(Section, frozen=True, forbid_unknown_fields=True):
+    """Requests a minute for each key, or address without one; 0: any number.
+
+    With `redis.url` for all workers and hosts together, else for this host.
+    """
+
+    query_per_minute: Annotated[int, _doc("/v1/query and /v1/chat/completions.", ge=0)] = 0
+    search_per_minute: Annotated[
+        int, _doc("/v1/search, /v1/embeddings, and what only reads.", ge=0)
+    ] = 0
+    ingest_per_minute: Annotated[int, _doc("What writes documents and collections.", ge=0)] = 0
+    admin_per_minute: Annotated[int, _doc("Keys and caches.", ge=0)] = 0
 
 
 class StorageConfig(Section, frozen=True, forbid_unknown_fields=True):
@@ -272,6 +289,7 @@ class Config(Section, frozen=True, forbid_unknown_fields=True):
     server: ServerConfig = ServerConfig()
     limits: LimitsConfig = LimitsConfig()
     auth: AuthConfig = AuthConfig()
+    rate: RateConfig = RateConfig()
     storage: StorageConfig = StorageConfig()
     database: DatabaseConfig = DatabaseConfig()
     embedding: EmbeddingConfig = EmbeddingConfig()

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 import structlog
 from aiohttp import web
 
+from ragserve.edge.address import ADDRESS
 from ragserve.edge.request_id import REQUEST_IDS
 from ragserve.edge.tally import Tally
 from ragserve.handlers import REQUEST_ID, SERVICES
@@ -57,6 +58,6 @@ async def access(request: web.Request, handler: Handler) -> web.StreamResponse:
                 path=request.path,
                 status=status,
                 ms=round(seconds * 1000, 2),
-                remote=request.remote,
+                remote=request.get(ADDRESS, request.remote),
             )
     return response

@@ -6,11 +6,13 @@ from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
+from ragserve.edge.address import ADDRESS, PROXIES
 from ragserve.handlers import PRINCIPAL, ROUTES, SERVICES
 from ragserve.schema import Scope
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
+SCOPE = web.RequestKey("scope", str)
 _SCOPES: dict[tuple[str, str], Scope] = {
     (route.method, route.path): route.scope for route in ROUTES if route.scope is not None
 }
@@ -26,9 +28,15 @@ async def authenticate(request: web.Request, handler: Handler) -> web.StreamResp
         method = "GET" if request.method == "HEAD" else request.method
         scope = _SCOPES.get((method, resource.canonical))
     if scope is not None:
+        headers = request.headers
+        address = request.remote or ""
+        if "X-Forwarded-For" in headers:
+            told = ",".join(headers.getall("X-Forwarded-For"))
+            address = request.app[PROXIES].client(address, told)
+        request[ADDRESS] = address
         keyring = request.app[SERVICES].keyring
-        authorization = request.headers.get("Authorization")
-        principal = await keyring.authenticate(authorization, request.remote or "")
+        principal = await keyring.authenticate(headers.get("Authorization"), address)
         principal.require(scope)
         request[PRINCIPAL] = principal
+        request[SCOPE] = scope
     return await handler(request)

@@ -17,6 +17,7 @@ import structlog
 
 from ragserve.cache.prepared import Prepared
 from ragserve.config import LogConfig
+from ragserve.edge.address import Proxies
 from ragserve.edge.express import Memo, Plain
 from ragserve.edge.request_id import REQUEST_IDS
 from ragserve.edge.tally import Tally
@@ -27,6 +28,9 @@ log = structlog.get_logger("ragserve.access")
 JSON_TYPES = frozenset(
     {b"application/json", b"application/json; charset=utf-8", b"application/json;charset=utf-8"}
 )
+
+
+NO_PROXIES = Proxies("")
 
 
 class Authenticator(Protocol):
@@ -102,9 +106,11 @@ class Lane:
         is_open: Callable[[], bool],
         pages: dict[str, Page],
         questions: Questions | None = None,
+        proxies: Proxies = NO_PROXIES,
     ) -> None:
         self.tickets: Memo[Ticket] = Memo()
         self._is_open = is_open
+        self._proxies = proxies
         self._routes: dict[bytes, Route] = {}
         for path, page in pages.items():
             self._routes[path.encode()] = Route(
@@ -152,6 +158,8 @@ class Lane:
             if prepared is None:
                 return None
         else:
+            if plain.forwarded_for is not None and self._proxies:
+                address = self._proxies.client(address, plain.forwarded_for.decode("latin-1"))
             principal = self._try_known(plain.authorization, address, now)
             if (
                 principal is None

@@ -50,6 +50,11 @@ class Redis:
         # The pool raises where it could wait.
         self._free = asyncio.Semaphore(config.connections)
 
+    @property
+    def reachable(self) -> bool:
+        """Return whether it is worth while to call."""
+        return self._breaker.state == "closed"
+
     async def open(self) -> None:
         """Connect; a server that is not there is waited for in the background."""
         try:
@@ -61,7 +66,7 @@ class Redis:
 
     async def call(self, use: Callable[[Any], Awaitable[T]]) -> T:
         """Return what ``use`` gets from the client; raise ``Unavailable`` in time."""
-        if self._breaker.state != "closed":
+        if not self.reachable:
             raise Unavailable("redis: left alone after failures; it is being probed")
         try:
             async with asyncio.timeout(self._config.timeout_ms / 1000), self._free:

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
+import msgspec
 from aiohttp import web
 
 from ragserve.cache import Answers
@@ -16,10 +17,11 @@ from ragserve.cache.prepared import prepare_json
 from ragserve.cache.shared import SharedCache
 from ragserve.config import Config
 from ragserve.edge.access import access
+from ragserve.edge.address import PROXIES, Proxies
 from ragserve.edge.auth import authenticate
 from ragserve.edge.lane import Lane, Questions
 from ragserve.edge.problem import problem
-from ragserve.edge.unlimited import Unlimited
+from ragserve.edge.ratelimit import LIMITER, RateLimiter, limit, tell
 from ragserve.embed import open_embedder
 from ragserve.flow.in_flight import InFlight
 from ragserve.flow.signal import Signal
@@ -42,6 +44,7 @@ from ragserve.store.keys import KEYS_CHANGED
 from ragserve.store.listen import Listener
 from ragserve.store.pool import Database, pool_size
 from ragserve.store.redis import Redis
+from ragserve.store.shares import Shares
 
 
 def create_app(
@@ -56,7 +59,7 @@ def create_app(
 
     ``listener`` is what it will be served on; a supervisor that takes over may ask for it.
     """
-    middlewares = [access, problem, authenticate]
+    middlewares = [access, problem, authenticate, limit]
     app = web.Application(middlewares=middlewares, client_max_size=config.limits.body_bytes)
     for route in ROUTES:
         app.router.add_route(route.method, route.path, route.handler)
@@ -77,21 +80,29 @@ def create_app(
     async def services(app: web.Application) -> AsyncIterator[None]:
         async with open_services(config, data_dir, dsn, workers=workers) as opened:
             app[SERVICES] = opened
+            shares = Shares(opened.redis, config.redis.prefix) if opened.redis else None
+            limiter = app[LIMITER] = RateLimiter(config.rate, workers, shares)
             yield
+            await limiter.close()
 
+    app[PROXIES] = Proxies(config.server.trusted_proxies)
+    if any(msgspec.structs.astuple(config.rate)):
+        app.on_response_prepare.append(tell)
     app.cleanup_ctx.extend((presence, services))
     return app
 
 
-def create_lane(config: Config, services: Services) -> Lane:
-    """Return the express lane of a worker with these services."""
+def create_lane(config: Config, app: web.Application) -> Lane:
+    """Return the express lane of a running application."""
+    services = app[SERVICES]
     ready = prepare_json(ReadyResponse("ready"))
-    classes = {"/v1/query": "query", "/v1/search": "query"}
+    classes = {"/v1/query": "query", "/v1/search": "search"}
     return Lane(
         config.log,
         lambda: services.phase == "ready",
         pages={"/ready": lambda _: ready, "/health": services.vitals.try_get},
-        questions=Questions(classes, services.answers, services.keyring, Unlimited()),
+        questions=Questions(classes, services.answers, services.keyring, app[LIMITER]),
+        proxies=app[PROXIES],
     )
 
 

@@ -65,7 +65,7 @@ async def run_worker(
     assert protocols is not None  # noqa: S101 - after setup() it is there
     WORKER_CONNECTIONS.set_function(lambda: len(protocols.connections))
     try:
-        site = make_site(runner, listener, config, app[SERVICES])
+        site = make_site(runner, listener, config, app)
         await site.start()
         app[SERVICES].phase = "ready"
         notifier.ready()
@@ -89,14 +89,14 @@ async def run_worker(
 
 
 def make_site(
-    runner: web.AppRunner, listener: socket.socket, config: Config, services: Services
+    runner: web.AppRunner, listener: socket.socket, config: Config, app: web.Application
 ) -> web.BaseSite:
     """Return the site of ``listener``, with the express lane if that is possible."""
     reason = check_aiohttp()
     if reason is not None:
         log.warning("express_lane_off", reason=reason)
     with_lane = reason is None and config.server.express_lane
-    lane = create_lane(config, services) if with_lane else None
+    lane = create_lane(config, app) if with_lane else None
     return Site(runner, listener, lane, backlog=config.server.backlog)
 
 

@@ -48,7 +48,7 @@ async def served(data_dir: Path, dsn: str, **settings: object) -> AsyncIterator[
         listener.bind(("127.0.0.1", 0))
         other.bind(("127.0.0.1", 0))
         try:
-            site = make_site(runner, listener, config, app[SERVICES])
+            site = make_site(runner, listener, config, app)
             await site.start()
             await web.SockSite(runner, other).start()
             app[SERVICES].phase = "ready"

@@ -1,0 +1,66 @@
+"""Whose address a request has: the connection's, or what a trusted proxy says."""
+
+from __future__ import annotations
+
+from ipaddress import IPv6Address, ip_address, ip_network
+
+from aiohttp import web
+
+from ragserve.errors import ConfigurationError
+
+
+class Proxies:
+    """Networks whose ``X-Forwarded-For`` is believed."""
+
+    def __init__(self, networks: str) -> None:
+        """Take networks with commas between them; raise ``ConfigurationError``."""
+        try:
+            self._networks = [ip_network(one.strip()) for one in networks.split(",") if one.strip()]
+        except ValueError as error:
+            raise ConfigurationError(f"server.trusted_proxies: {error}") from error
+
+    def __bool__(self) -> bool:
+        return bool(self._networks)
+
+    def client(self, peer: str, forwarded_for: str | None) -> str:
+        """Return the last address before the first hop, from the right, that is trusted no more."""
+        if forwarded_for is None or not self._networks or not self._trusts(peer):
+            return peer
+        address = peer
+        for hop in reversed(forwarded_for.split(",")):
+            told = hop.strip()
+            try:
+                ip_address(told)
+            except ValueError:
+                return address  # whatever stands before it is anybody's invention
+            address = told
+            if not self._trusts(address):
+                break
+        return address
+
+    def _trusts(self, address: str) -> bool:
+        if address == "":  # a Unix socket: whoever may open it
+            return True
+        try:
+            found = ip_address(address.partition("%")[0])
+        except ValueError:
+            return False
+        return any(found in network for network in self._networks)
+
+
+PROXIES = web.AppKey("proxies", Proxies)
+ADDRESS = web.RequestKey("address", str)
+"""Where a request is from; there is none on routes for everybody."""
+
+
+def identity_of(address: str) -> str:
+    """Return what is counted as one client: an IPv4 address, or an IPv6 network of 64 bits."""
+    try:
+        found = ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if isinstance(found, IPv6Address):
+        if found.ipv4_mapped is not None:
+            return str(found.ipv4_mapped)
+        return str(IPv6Address(int(found) >> 64 << 64)) + "/64"
+    return address

@@ -1,0 +1,170 @@
+"""Limits: so many requests for all workers together, Redis there or not."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+
+import msgspec
+import pytest
+
+from ragserve.config import RateConfig, RedisConfig
+from ragserve.edge.ratelimit import RateLimiter
+from ragserve.errors import TooManyRequests
+from ragserve.flow.bucket import Rate
+from ragserve.flow.principal import OWNER, Principal
+from ragserve.store.redis import Redis
+from ragserve.store.shares import Shares
+from tests.redis_server import RedisServer, redis_server
+
+QUERIES = RateConfig(query_per_minute=60)
+KEY = Principal("k1", "default", frozenset())
+
+
+class Clock:
+    """Microseconds, for Redis and for us."""
+
+    def __init__(self) -> None:
+        self.us = 1_000_000_000
+
+    def __call__(self) -> int:
+        return self.us
+
+
+@pytest.fixture
+def server() -> Iterator[RedisServer]:
+    """A running Redis."""
+    with redis_server() as running:
+        yield running
+
+
+@asynccontextmanager
+async def connected(server: RedisServer, timeout_ms: int = 2000) -> AsyncIterator[Redis]:
+    redis = Redis(RedisConfig(url=server.url, timeout_ms=timeout_ms))
+    await redis.open()
+    try:
+        yield redis
+    finally:
+        await redis.close()
+
+
+async def admitted(limiter: RateLimiter, who: Principal, count: int, now: float) -> int:
+    passed = 0
+    for _ in range(count):
+        try:
+            await limiter.take(who, "192.0.2.1", "query", now)
+        except TooManyRequests:
+            pass
+        else:
+            passed += 1
+    return passed
+
+
+async def test_no_limit_costs_nothing() -> None:
+    """A class without a limit says nothing in the head."""
+    limiter = RateLimiter(QUERIES, 1, None)
+    decision = limiter.try_take(OWNER, "::1", "ingest", 0.0)
+    assert decision is not None
+    assert (decision.fields, decision.headers) == ((), b"")
+
+
+async def test_a_worker_alone_has_its_share() -> None:
+    """Without Redis each of two workers admits half the rate, and says when to come back."""
+    limiter = RateLimiter(QUERIES, 2, None)
+    assert await admitted(limiter, OWNER, 100, 0.0) == 30
+    with pytest.raises(TooManyRequests) as refused:
+        await limiter.take(OWNER, "192.0.2.1", "query", 0.5)
+    assert refused.value.retry_after_s == pytest.approx(1.5)
+    assert await admitted(limiter, OWNER, 10, 2.0) == 1
+    assert await admitted(limiter, KEY, 10, 2.0) == 10, "a key has a bucket of its own"
+
+
+async def test_what_the_head_says() -> None:
+    """The policy, what is left, when the bucket is full; OpenAI's names, too."""
+    decision = await RateLimiter(QUERIES, 1, None).take(KEY, "::1", "query", 0.0)
+    assert decision.fields == (
+        ("RateLimit-Policy", '"query";q=60;w=60'),
+        ("RateLimit", '"query";r=59;t=1'),
+        ("x-ratelimit-limit-requests", "60"),
+        ("x-ratelimit-remaining-requests", "59"),
+        ("x-ratelimit-reset-requests", "1s"),
+    )
+    assert decision.headers.startswith(b'RateLimit-Policy: "query";q=60;w=60\r\nRateLimit: ')
+
+
+async def test_a_trace_of_ten_minutes(server: RedisServer) -> None:
+    """Four workers of two hosts on one Redis admit burst + rate × time + workers × k at most."""
+    clock, rng = Clock(), random.Random(7)
+    config = RateConfig(query_per_minute=600)
+    async with connected(server) as one, connected(server) as two:
+        limiters = [
+            RateLimiter(config, 2, Shares(redis, "t:", clock)) for redis in (one, one, two, two)
+        ]
+        passed = 0
+        start = clock.us
+        while clock.us < start + 600_000_000:
+            clock.us += rng.randrange(200_000)
+            limiter = rng.choice(limiters)
+            passed += await admitted(limiter, KEY, rng.randrange(4), clock.us / 1e6)
+        seconds = (clock.us - start) / 1e6
+        most = 600 + 10 * seconds + 4 * 1
+        assert 0.99 * min(most, 600 + 10 * seconds) <= passed <= most
+
+
+async def test_what_is_in_hand_is_given_back(server: RedisServer) -> None:
+    """A worker that ends leaves its tokens to the others."""
+    clock = Clock()
+    config = RateConfig(query_per_minute=6000)
+    async with connected(server) as redis:
+        limiters = [RateLimiter(config, 1, Shares(redis, "t:", clock)) for _ in range(2)]
+        assert await admitted(limiters[0], KEY, 1, 0.0) == 1
+        await limiters[0].close()
+        assert await admitted(limiters[1], KEY, 7000, 0.0) == 5999
+
+
+async def test_many_at_once_ask_redis_once(server: RedisServer) -> None:
+    """Those who come while tokens are fetched wait for the same; one who leaves is no matter."""
+    async with connected(server) as redis:
+        limiter = RateLimiter(RateConfig(query_per_minute=6000), 1, Shares(redis, "t:"))
+        asking = [asyncio.create_task(limiter.take(KEY, "::1", "query", 0.0)) for _ in range(25)]
+        await asyncio.sleep(0)
+        asking.pop(0).cancel()
+        assert len(await asyncio.gather(*asking)) == 24
+        calls = await redis.client.info("commandstats")
+        assert calls["cmdstat_eval"]["calls"] <= 4
+
+
+async def test_redis_may_go_and_come_back(server: RedisServer) -> None:
+    """While it is away the worker's own share counts; no request fails for it."""
+    async with connected(server, timeout_ms=200) as redis:
+        limiter = RateLimiter(QUERIES, 2, Shares(redis, "t:"))
+        assert await admitted(limiter, KEY, 3, 0.0) == 3
+        server.kill()
+        assert await admitted(limiter, KEY, 100, 0.0) == 30
+        server.start()
+        async with asyncio.timeout(30):
+            while not redis.reachable:  # noqa: ASYNC110 - its probe
+                await asyncio.sleep(0.05)
+        assert await admitted(limiter, KEY, 100, 0.0) == 60
+
+
+async def test_the_script_and_the_bucket_agree(server: RedisServer) -> None:
+    """The same trace through Lua and through Python admits the same requests."""
+    clock, rng = Clock(), random.Random(3)
+    rate = Rate.per_minute(120, burst=5)
+    async with connected(server) as redis:
+        shares = Shares(redis, "t:", clock)
+        full_at = 0.0
+        for _ in range(300):
+            clock.us += rng.choice((0, 1000, 400_000, 900_000))
+            lease = await shares.take("x", rate, 1)
+            full_at, wait_s = rate.take(full_at, clock.us / 1e6)
+            assert lease.tokens == (wait_s == 0.0)
+            assert lease.wait_s == pytest.approx(wait_s, abs=1e-3)
+
+
+def test_the_defaults_limit_nothing() -> None:
+    """Limits are an operator's choice."""
+    assert set(msgspec.structs.astuple(RateConfig())) == {0}

@@ -27,6 +27,8 @@ from ragserve.store.shares import Shares
 
 IDENTITIES = 100_000
 """Per class; who asked longest ago is forgotten, and starts with a full bucket of its worker's."""
+DECISIONS = 10_000
+"""Heads are the same for the same number of tokens left."""
 LEASE_S = 0.1
 """A lease is what comes in this time, shared among the host's workers, or a single token."""
 
@@ -35,11 +37,7 @@ class Decision(NamedTuple):
     """A request that may pass, with the header fields that say what is left, and their lines."""
 
     fields: tuple[tuple[str, str], ...] = ()
-
-    @property
-    def headers(self) -> bytes:
-        """Return head lines."""
-        return b"".join(f"{name}: {value}\r\n".encode() for name, value in self.fields)
+    headers: bytes = b""
 
 
 class Hand:
@@ -63,21 +61,28 @@ class Rule:
         self.hands: dict[str, Hand] = {}
         self.asking: dict[str, asyncio.Task[float]] = {}
         self._per_minute = per_minute
+        self._decisions: dict[int, Decision] = {}
         self._policy = f'"{name}";q={per_minute};w=60'
 
     def decision(self, left: float) -> Decision:
         """Return that a request may pass while so many tokens are left."""
         whole = max(0, int(left))
+        known = self._decisions.get(whole)
+        if known is not None:
+            return known
+        if len(self._decisions) >= DECISIONS:
+            self._decisions.clear()
         reset_s = math.ceil((self._per_minute - whole) * self.rate.interval_s)
-        return Decision(
-            (
-                ("RateLimit-Policy", self._policy),
-                ("RateLimit", f'"{self.name}";r={whole};t={reset_s}'),
-                ("x-ratelimit-limit-requests", str(self._per_minute)),
-                ("x-ratelimit-remaining-requests", str(whole)),
-                ("x-ratelimit-reset-requests", f"{reset_s}s"),
-            )
+        fields = (
+            ("RateLimit-Policy", self._policy),
+            ("RateLimit", f'"{self.name}";r={whole};t={reset_s}'),
+            ("x-ratelimit-limit-requests", str(self._per_minute)),
+            ("x-ratelimit-remaining-requests", str(whole)),
+            ("x-ratelimit-reset-requests", f"{reset_s}s"),
         )
+        lines = "".join(f"{name}: {value}\r\n" for name, value in fields)
+        decision = self._decisions[whole] = Decision(fields, lines.encode())
+        return decision
 
     def refusal(self, wait_s: float) -> TooManyRequests:
         """Return the error for a request that may not pass."""

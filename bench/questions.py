@@ -8,6 +8,8 @@ from bisect import bisect_left
 from itertools import accumulate
 from pathlib import Path
 
+QUESTIONS = Path(__file__).parent / "questions.jsonl"
+
 
 def read_questions(path: Path) -> list[str]:
     """Return the texts of a queries.jsonl (``{"text": …}`` a line), in their order."""

@@ -8,11 +8,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from bench import startup
 from bench.results import RESULTS, read_all
+from bench.scenarios import SCENARIOS
 
 README = Path(__file__).parent.parent / "README.md"
 BEGIN = "<!-- bench: written by python -m bench.render -->"
 END = "<!-- bench: end -->"
+SAME = 1.1
+"""Contenders that all keep up with the load make no picture."""
 HEAD = (
     "| | requests/s | × | errors | p50 ms | p95 ms | p99 ms | CPU µs | MB |\n"
     "|---|---:|---:|---:|---:|---:|---:|---:|---:|"
@@ -50,6 +54,12 @@ def origin(result: dict[str, Any]) -> str:
     )
 
 
+def spread(result: dict[str, Any]) -> float:
+    """Return the ratio of the fastest contender to the slowest."""
+    rates = [figures["requests_per_s"] for figures in result["contenders"].values()]
+    return max(rates) / max(0.1, min(rates))
+
+
 def plot(result: dict[str, Any], path: Path) -> None:
     """Draw a scenario's requests per second as bars."""
     import matplotlib as mpl
@@ -72,14 +82,19 @@ def plot(result: dict[str, Any], path: Path) -> None:
 
 def main() -> None:
     """Run from the command line."""
-    results = [result for result in read_all() if "contenders" in result]
+    kept = {result["scenario"]: result for result in read_all()}
+    results = [kept[name] for name in SCENARIOS if name in kept]
     parts = []
     for result in results:
         parts.append(table(result))
-        if len(result["contenders"]) > 1:
+        if spread(result) > SAME:
             picture = RESULTS / f"{result['scenario']}.svg"
             plot(result, picture)
             parts.append(f"![{result['scenario']}](bench/results/{picture.name})")
+    if "startup" in kept:
+        runs = kept["startup"]["runs"]
+        parts.append("**startup**: the time to readiness, and what processes hold.")
+        parts.append(startup.table({int(workers): made for workers, made in runs.items()}))
     parts += sorted({origin(result) for result in results})
     text = README.read_text(encoding="utf-8")
     before, found, rest = text.partition(BEGIN)

@@ -20,12 +20,10 @@ from typing import Any
 
 from bench import wrk
 from bench.contenders import KEY, RAGSERVE_COLLECTION, Contender, Place, Up
-from bench.questions import read_questions
+from bench.questions import QUESTIONS, read_questions
 from bench.render import table
 from bench.results import Run, environment, summary, write
 from bench.scenarios import CORES, RAGSERVE, SCENARIOS, SERVER_CORES, Load, Scenario
-
-QUESTIONS = Path(__file__).parent / "questions.jsonl"
 
 
 def main() -> None:

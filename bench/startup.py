@@ -22,8 +22,8 @@ from typing import Any
 from bench import wrk
 from bench.contenders import HANDBOOK, KEY, RAGSERVE_COLLECTION
 from bench.process import Started, free_port, started
+from bench.questions import QUESTIONS
 from bench.results import environment, write
-from bench.run import QUESTIONS
 
 CONNECTIONS = 64
 CORES = os.sched_getaffinity(0)

@@ -250,6 +250,27 @@ def check(settings: Settings) -> int:
 
 
 @cli.command()
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@with_settings
+def backup(settings: Settings, file: Path) -> int:
+    """Write the database and the settings without secrets to FILE; the server may run."""
+    from ragserve.cli.backup import run
+
+    return run(settings.config, settings.data_dir, file)
+
+
+@cli.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--force", is_flag=True, help="Replace what the database holds.")
+@with_settings
+def restore(settings: Settings, file: Path, force: bool) -> int:
+    """Bring back what backup wrote to FILE; no server may run."""
+    from ragserve.cli.restore import run
+
+    return run(settings.config, settings.data_dir, file, force=force)
+
+
+@cli.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @with_settings
 def status(settings: Settings, as_json: bool) -> int:

@@ -1,7 +1,8 @@
 """Configuration: one TOML file, the environment over it, checked before anything starts."""
 
 from ragserve.config.load import load_config
-from ragserve.config.render import render_defaults
+from ragserve.config.redact import redacted, secrets_of
+from ragserve.config.render import render, render_defaults
 from ragserve.config.settings import (
     AnswerConfig,
     AuthConfig,
@@ -43,5 +44,8 @@ __all__ = [
     "StorageConfig",
     "StreamConfig",
     "load_config",
+    "redacted",
+    "render",
     "render_defaults",
+    "secrets_of",
 ]

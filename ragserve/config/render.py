@@ -17,12 +17,20 @@ HEAD = """\
 
 def render_defaults() -> str:
     """Return the TOML text of the defaults, one line of explanation above each setting."""
-    parts = [HEAD]
+    return render(Config(), HEAD)
+
+
+def render(config: Config, head: str) -> str:
+    """Return the TOML text of ``config`` below ``head``."""
+    parts = [head]
     for section in msgspec.structs.fields(Config):
         parts.append(f"\n# {section.type.__doc__}\n[{section.name}]\n")
+        values = getattr(config, section.name)
         for field in msgspec.structs.fields(section.type):
             meta = get_args(field.type)[1]
-            parts.append(f"# {meta.description}\n{field.name} = {_literal(field.default)}\n")
+            parts.append(
+                f"# {meta.description}\n{field.name} = {_literal(getattr(values, field.name))}\n"
+            )
     return "".join(parts)
 
 

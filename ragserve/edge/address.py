@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from ipaddress import IPv6Address, ip_address, ip_network
 
 from aiohttp import web
@@ -53,6 +54,7 @@ ADDRESS = web.RequestKey("address", str)
 """Where a request is from; there is none on routes for everybody."""
 
 
+@lru_cache(4096)
 def identity_of(address: str) -> str:
     """Return what is counted as one client: an IPv4 address, or an IPv6 network of 64 bits."""
     try:

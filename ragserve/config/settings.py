@@ -85,10 +85,7 @@ class AuthConfig(Section, frozen=True, forbid_unknown_fields=True):
 
 
 class RateConfig(Section, frozen=True, forbid_unknown_fields=True):
-    """Requests a minute for each key, or address without one; 0: any number.
-
-    With `redis.url` for all workers and hosts together, else for this host.
-    """
+    """Requests a minute by key, or by address without one; 0: any number. See redis.url."""
 
     query_per_minute: Annotated[int, _doc("/v1/query and /v1/chat/completions.", ge=0)] = 0
     search_per_minute: Annotated[

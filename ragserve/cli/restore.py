@@ -28,6 +28,8 @@ from ragserve.store.embedded import database_dsn
 from ragserve.store.migrate import check_server, migrations, prepare_database
 
 LOCK_TIMEOUT_S = 10
+FUNCTIONS = ("notify_key",)
+"""What the migrations make besides tables."""
 OTHERS = (
     "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
     " AND application_name = 'ragserve' AND pid <> pg_backend_pid()"
@@ -75,6 +77,7 @@ async def _restore(
     programs = await asyncio.to_thread(Programs, major, dsn)
     before = [f"SET lock_timeout = '{LOCK_TIMEOUT_S}s';"]
     before += [f"DROP TABLE {_table(manifest.schema, name)} CASCADE;" for name in there]
+    before += [f"DROP FUNCTION IF EXISTS {_table(manifest.schema, name)};" for name in FUNCTIONS]
     size = archive.getinfo(DATABASE).file_size
     with archive.open(DATABASE) as dump, Transfer("restoring", size) as transfer:
         await asyncio.to_thread(

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -59,16 +60,22 @@ def main() -> None:
 def collect_answers(place: Place) -> None:
     """Ask ragserve every question once; peers give the same answers to the same requests."""
     with RAGSERVE.run(place) as up, place.answers.open("w", encoding="utf-8") as answers:
-        for question in read_questions(QUESTIONS):
-            body = json.dumps({"query": question, "collection": RAGSERVE_COLLECTION})
-            request = urllib.request.Request(
-                f"http://127.0.0.1:{up.port}/v1/query",
-                data=body.encode(),
-                headers={"Content-Type": "application/json", "Authorization": f"Bearer {KEY}"},
-            )
-            with urllib.request.urlopen(request, timeout=30) as response:
-                pair = {"request": body, "response": response.read().decode()}
+        for request, response in ask_all(up.port):
+            pair = {"request": request, "response": response}
             answers.write(json.dumps(pair, ensure_ascii=False) + "\n")
+
+
+def ask_all(port: int) -> Iterator[tuple[str, str]]:
+    """Ask every question once; yield the bodies of request and response."""
+    for question in read_questions(QUESTIONS):
+        body = json.dumps({"query": question, "collection": RAGSERVE_COLLECTION})
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{port}/v1/query",
+            data=body.encode(),
+            headers={"Content-Type": "application/json", "Authorization": f"Bearer {KEY}"},
+        )
+        with urllib.request.urlopen(request, timeout=30) as response:
+            yield body, response.read().decode()
 
 
 def measure(scenario: Scenario, place: Place, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -110,6 +117,9 @@ def measure(scenario: Scenario, place: Place, arguments: argparse.Namespace) -> 
 def measure_once(contender: Contender, load: Load, place: Place, seconds: float) -> Run:
     """Return one run: the generator's report, and what the contender used meanwhile."""
     with contender.run(place) as up:
+        if not load.fresh:
+            for _ in ask_all(up.port):  # what is to be asked has been asked before
+                pass
         before = cpu_s(up)
         report = _generate(up.port, load, seconds)
         used = cpu_s(up) - before

@@ -22,7 +22,8 @@ async def test_an_empty_database_becomes_a_store(empty_dsn: str) -> None:
     )
     await connection.close()
     names = {row["tablename"] for row in tables}
-    assert names == {"migrations", "collections", "documents", "deletions", "chunks", "jobs"}
+    of_users = {"collections", "documents", "deletions", "chunks", "jobs", "keys"}
+    assert names == {"migrations", *of_users}
     assert {row["table_name"] for row in tenants} == names - {"migrations"}
 
 

@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 import msgspec
 
 from ragserve.config.credentials import read_credentials
+from ragserve.config.redact import hide
 from ragserve.config.settings import Config
 from ragserve.errors import ConfigurationError
 
@@ -91,7 +92,8 @@ def _put(values: dict[str, dict[str, Any]], name: str, value: object, *, source:
     try:
         checked = msgspec.convert(value, kind, strict=not isinstance(value, str))
     except msgspec.ValidationError as error:
-        raise ConfigurationError(f"{name} = {value!r} ({source}): {error}") from error
+        shown = hide(value, name)
+        raise ConfigurationError(f"{name} = {shown!r} ({source}): {error}") from error
     if checked in (float("inf"), float("-inf")):
         raise ConfigurationError(f"{name} = {value!r} ({source}): must be finite")
     section, _, field = name.partition(".")

@@ -22,21 +22,22 @@ _QUERY_VALUE = re.compile(r"(?<=[?&])([^=&#\s]+)=([^&#\s]*)")
 
 def redacted(config: Config) -> Config:
     """Return ``config`` with every secret that is set replaced by ``HIDDEN``."""
-    return msgspec.convert(_hide(msgspec.to_builtins(config)), Config)
+    return msgspec.convert(hide(msgspec.to_builtins(config)), Config)
 
 
 def secrets_of(config: Config) -> list[str]:
     """Return the secrets themselves, to look for them elsewhere."""
     found: list[str] = []
-    _hide(msgspec.to_builtins(config), found=found)
+    hide(msgspec.to_builtins(config), found=found)
     return sorted(set(found), key=len, reverse=True)
 
 
-def _hide(value: Any, name: str = "", *, found: list[str] | None = None) -> Any:
+def hide(value: Any, name: str = "", *, found: list[str] | None = None) -> Any:
+    """Return the value of a setting, or of several, without secrets; they go into ``found``."""
     if isinstance(value, dict):
-        return {key: _hide(item, key, found=found) for key, item in value.items()}
+        return {key: hide(item, key, found=found) for key, item in value.items()}
     if isinstance(value, list):
-        return [_hide(item, name, found=found) for item in value]
+        return [hide(item, name, found=found) for item in value]
     if not isinstance(value, str) or not value:
         return value
     if SECRET_NAMES.search(name):

@@ -191,3 +191,13 @@ def test_an_endless_statement_timeout_is_refused() -> None:
     assert "database.statement_timeout_s" in _refusal(
         overrides={"database.statement_timeout_s": float("inf")}
     )
+
+
+def test_a_refusal_shows_no_secret(tmp_path: Path) -> None:
+    """A key beside what is wrong stays out of the message, and so out of the log."""
+    path = tmp_path / "ragserve.toml"
+    path.write_text('[[llm.upstreams]]\nbase_ur = "http://x/v1"\napi_key = "sk-secret"\n')
+    message = _refusal(file=path)
+    assert "llm.upstreams" in message
+    assert "base_ur" in message
+    assert "sk-secret" not in message

@@ -87,14 +87,14 @@ async def _embedder(config: Config) -> str:
 
 
 async def _model(config: Config) -> str:
-    if not config.llm.base_url:
+    if not config.llm.servers:
         return "none configured: answers are extracted sentences"
     model = LanguageModel(config.llm)
     try:
         await model.check()
     finally:
         await model.close()
-    return f"ok, {config.llm.model} at {config.llm.base_url}"
+    return f"ok, {config.llm.model} at {config.llm.servers[0].base_url}"
 
 
 async def _redis(config: Config) -> str:

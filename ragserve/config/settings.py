@@ -233,12 +233,28 @@ class StreamConfig(Section, frozen=True, forbid_unknown_fields=True):
     )
 
 
+class UpstreamConfig(Section, frozen=True, forbid_unknown_fields=True):
+    """One server of the language model."""
+
+    base_url: Annotated[str, _doc("OpenAI-compatible address up to and including /v1.")]
+    api_key: Annotated[str, _doc("Key.")] = ""
+    model: Annotated[str, _doc("The model's name there; empty: llm.model.")] = ""
+    weight: Annotated[float, _doc("Share among those of its priority.", gt=0)] = 1.0
+    priority: Annotated[int, _doc("Asked while none of a lower number works.", ge=0)] = 0
+
+
 class LlmConfig(Section, frozen=True, forbid_unknown_fields=True):
     """The language model. Without a base_url answers are extracted sentences."""
 
     base_url: Annotated[str, _doc("OpenAI-compatible address up to and including /v1.")] = ""
     api_key: Annotated[str, _doc("Key (OPENAI_API_KEY).")] = ""
     model: Annotated[str, _doc("Model name.")] = "gpt-4o-mini"
+    upstreams: Annotated[
+        tuple[UpstreamConfig, ...],
+        _doc(
+            "More servers, [[llm.upstreams]]: base_url, api_key, model, weight, priority (0 first)."
+        ),
+    ] = ()
     context_tokens: Annotated[int, _doc("Prompt and passages together, estimated.", ge=256)] = 3000
     max_tokens: Annotated[int, _doc("Longest answer.", ge=1)] = 512
     temperature: Annotated[float, _doc("Randomness.", ge=0, le=2)] = 0.1
@@ -249,7 +265,15 @@ class LlmConfig(Section, frozen=True, forbid_unknown_fields=True):
     token_timeout_s: Annotated[float, _doc("A stream may be silent so long.", gt=0)] = 15.0
     timeout_s: Annotated[float, _doc("One answer may take.", gt=0)] = 60.0
     attempts: Annotated[int, _doc("Tries before giving up.", ge=1, le=10)] = 3
-    connections: Annotated[int, _doc("Answers under way at once, per worker.", ge=1)] = 64
+    connections: Annotated[int, _doc("Answers under way at once, per worker and server.", ge=1)] = (
+        64
+    )
+
+    @property
+    def servers(self) -> tuple[UpstreamConfig, ...]:
+        """Return all servers, that of ``base_url`` first; none: there is no language model."""
+        first = UpstreamConfig(self.base_url, self.api_key) if self.base_url else None
+        return (first, *self.upstreams) if first is not None else self.upstreams
 
 
 class IngestConfig(Section, frozen=True, forbid_unknown_fields=True):

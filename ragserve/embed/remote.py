@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from ragserve.config import EmbeddingConfig
 from ragserve.errors import ConfigurationError, UpstreamFailed
-from ragserve.upstream import Server, Upstream
+from ragserve.upstream import Member, Server, Upstream
 
 Vectors = npt.NDArray[np.float32]
 
@@ -52,7 +52,7 @@ class RemoteEmbedder:
             connect_timeout_s=config.timeout_s,
             timeout_s=config.timeout_s,
         )
-        upstream = Upstream(server, attempts=config.attempts)
+        upstream = Upstream([Member(server)], attempts=config.attempts)
         embedder = cls(config, upstream)
         try:
             found = (await embedder._batch(["warm"])).shape[1]

@@ -17,7 +17,7 @@ from ragserve.generate.conversation import Conversation, Options, Turn
 from ragserve.generate.prompt import build_prompt, build_rewrite
 from ragserve.generate.reply import Dictation, cost_of, count, decode_completion
 from ragserve.schema import SearchResult
-from ragserve.upstream import Patience, Server, Upstream
+from ragserve.upstream import Member, Patience, Server, Upstream
 
 CHAT = "/chat/completions"
 REWRITE_OPTIONS = Options(temperature=0.0, max_tokens=100)
@@ -35,15 +35,23 @@ class LanguageModel:
 
     def __init__(self, config: LlmConfig) -> None:
         self._config = config
-        server = Server(
-            "language model",
-            config.base_url,
-            config.api_key,
-            connections=config.connections,
-            connect_timeout_s=config.connect_timeout_s,
-            timeout_s=config.timeout_s,
-        )
-        self._upstream = Upstream(server, attempts=config.attempts)
+        members = [
+            Member(
+                Server(
+                    "language model",
+                    server.base_url,
+                    server.api_key,
+                    connections=config.connections,
+                    connect_timeout_s=config.connect_timeout_s,
+                    timeout_s=config.timeout_s,
+                    model=server.model or config.model,
+                ),
+                weight=server.weight,
+                priority=server.priority,
+            )
+            for server in config.servers
+        ]
+        self._upstream = Upstream(members, attempts=config.attempts)
         self._patience = Patience(config.first_token_timeout_s, config.token_timeout_s)
 
     @property
@@ -76,12 +84,13 @@ class LanguageModel:
             "stream": True,
             "stream_options": {"include_usage": True},
         }
-        content = msgspec.json.encode(body)
         dictation = Dictation(len(prompt.passages), say)
 
         async def dictate(server: Server) -> bytes:
             nonlocal dictation
             dictation = Dictation(len(prompt.passages), say)
+            dictation.model = server.model
+            content = msgspec.json.encode({"model": server.model, **body})
             reply = await server.post(CHAT, content, dictation.hear, self._patience)
             if not dictation.events:
                 dictation.take(reply)
@@ -94,7 +103,7 @@ class LanguageModel:
         return Answer(
             dictation.text,
             citations,
-            dictation.model or self._config.model,
+            dictation.model,
             dictation.usage,
             complete=dictation.complete,
         )
@@ -103,8 +112,13 @@ class LanguageModel:
         """Return the question as it reads without the conversation before it."""
         budget = self._config.context_tokens - count_tokens(question)
         messages = build_rewrite(question, history, budget_tokens=budget, count=count_tokens)
-        content = msgspec.json.encode(self._body(messages, REWRITE_OPTIONS))
-        reply = decode_completion(await self.relay(content, deadline))
+        body = self._body(messages, REWRITE_OPTIONS)
+
+        async def ask(server: Server) -> bytes:
+            return await server.post(CHAT, msgspec.json.encode({"model": server.model, **body}))
+
+        async with _within(deadline):
+            reply = decode_completion(await self._upstream.call(ask))
         count(cost_of(reply))
         return reply.text.strip()
 
@@ -141,7 +155,6 @@ class LanguageModel:
 
     def _body(self, messages: Sequence[Mapping[str, str]], options: Options) -> dict[str, object]:
         return {
-            "model": self._config.model,
             "messages": messages,
             "max_tokens": self._config.max_tokens,
             "temperature": self._config.temperature,

@@ -60,7 +60,7 @@ class Dictation:
 
     def __init__(self, passages: int, say: Callable[[str], None]) -> None:
         self.marks = Marks(passages)
-        self.model: str | None = None
+        self.model = ""
         self.usage = Usage()
         self.complete = False
         self.events = 0
@@ -90,7 +90,7 @@ class Dictation:
             if chunk.error is not None:
                 shown = msgspec.json.encode(chunk.error).decode()[:300]
                 raise CallFailed(f"an error in mid-stream: {shown}", "server")
-            self.model = self.model or chunk.model
+            self.model = chunk.model or self.model
             if chunk.usage is not None:
                 self.usage = _usage(chunk.usage)
             for choice in chunk.choices[:1]:
@@ -104,7 +104,7 @@ class Dictation:
     def take(self, reply: bytes) -> None:
         """Take a whole completion in place of events; raise ``UpstreamFailed``."""
         whole = decode_completion(reply)
-        self.model, self.usage = whole.model, _usage(whole.usage)
+        self.model, self.usage = whole.model or self.model, _usage(whole.usage)
         self.complete = whole.choices[0].finish_reason in (None, "stop") if whole.choices else False
         self._tell(self.marks.feed(whole.text))
 

@@ -75,5 +75,6 @@ def check_question(
 
 def recipe(config: Config, embedder: str) -> bytes:
     """Return what stands for everything configured that decides what an answer says."""
-    llm = msgspec.structs.replace(config.llm, api_key="")
+    servers = [msgspec.structs.replace(server, api_key="") for server in config.llm.upstreams]
+    llm = msgspec.structs.replace(config.llm, api_key="", upstreams=tuple(servers))
     return recipe_of(embedder, config.search, config.answer, llm, PROMPT_VERSION)

@@ -7,6 +7,6 @@ connections, ``connection`` speaks HTTP/1.1, ``exchange`` takes one reply, ``sse
 from ragserve.upstream.exchange import Hear, Patience
 from ragserve.upstream.failure import CallFailed
 from ragserve.upstream.server import Server
-from ragserve.upstream.upstream import Upstream
+from ragserve.upstream.upstream import Member, Upstream
 
-__all__ = ["CallFailed", "Hear", "Patience", "Server", "Upstream"]
+__all__ = ["CallFailed", "Hear", "Member", "Patience", "Server", "Upstream"]

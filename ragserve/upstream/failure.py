@@ -6,7 +6,9 @@ from typing import Literal
 
 from ragserve.errors import UpstreamFailed
 
-Kind = Literal["connect", "timeout", "closed", "throttled", "server", "refused", "garbage", "size"]
+Kind = Literal[
+    "connect", "timeout", "closed", "throttled", "server", "refused", "garbage", "size", "open"
+]
 
 
 class CallFailed(UpstreamFailed):

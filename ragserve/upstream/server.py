@@ -21,7 +21,7 @@ ERROR_CHARACTERS = 300
 
 
 class Server:
-    """The server at ``base_url``; ``what`` it is for opens every message."""
+    """The server at ``base_url``; ``what`` it is for opens every message, ``model`` is its name."""
 
     def __init__(
         self,
@@ -32,9 +32,11 @@ class Server:
         connections: int,
         connect_timeout_s: float,
         timeout_s: float,
+        model: str = "",
     ) -> None:
         self.origin = parse_base_url(base_url)
-        self._what = what
+        self.what = what
+        self.model = model
         self._timeout_s = timeout_s
         self._api_key = _checked(what, api_key)
         self._pool = Pool(self.origin, connections=connections, connect_timeout_s=connect_timeout_s)
@@ -77,7 +79,7 @@ class Server:
         await self._pool.close()
 
     async def _call(self, path: str, request: bytes, begin: Callable[[], Exchange]) -> bytes:
-        where = f"{self._what} {self.origin.url}{path}"
+        where = f"{self.what} {self.origin.url}{path}"
         try:
             async with asyncio.timeout(self._timeout_s):
                 exchange, reply = await self._exchange(request, begin)
@@ -90,7 +92,7 @@ class Server:
         except CallFailed as error:
             raise self._failed(where, error) from error
         except asyncio.CancelledError:
-            UPSTREAM_ERRORS.labels(self._what, "cancelled").inc()
+            UPSTREAM_ERRORS.labels(self.what, "cancelled").inc()
             raise
         return reply
 
@@ -109,7 +111,7 @@ class Server:
                 return exchange, await connection.perform(request, exchange)
 
     def _failed(self, where: str, error: CallFailed) -> CallFailed:
-        UPSTREAM_ERRORS.labels(self._what, error.kind).inc()
+        UPSTREAM_ERRORS.labels(self.what, error.kind).inc()
         text = f"{where}: {error.message}"
         if self._api_key:
             text = text.replace(self._api_key, "***")

@@ -117,7 +117,7 @@ async def open_services(
         stack.push_async_callback(database.close)
         embedder = await open_embedder(config.embedding)
         stack.push_async_callback(embedder.close)
-        model = LanguageModel(config.llm) if config.llm.base_url else None
+        model = LanguageModel(config.llm) if config.llm.servers else None
         if model is not None:
             stack.push_async_callback(model.close)
         catalog = Catalog(database)

@@ -72,6 +72,16 @@ async def test_a_sparing_server_is_understood() -> None:
         assert (await _ask(model)).usage == Usage(2, 1, 3)
 
 
+async def test_another_server_helps_out() -> None:
+    """When the first server fails the next one is asked, by its own name, key and model."""
+    async with scripted(ANSWER) as second:
+        other = {"base_url": second.base_url, "api_key": "sk-other", "model": "n", "priority": 1}
+        async with _model(Reply(b"oops", 500), upstreams=[other]) as (model, first):
+            answer = await _ask(model)
+    assert (answer.text, answer.model) == ("At 100 degrees [1].", "n")
+    assert [asked["model"] for asked in (*first.asked, *second.asked)] == ["m", "n"]
+
+
 async def test_the_request_is_what_the_configuration_says() -> None:
     """The server gets model, limits, key, sources and question, at its address."""
     async with _model(ANSWER, max_tokens=77, temperature=0.5) as (model, server):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -23,22 +24,27 @@ _PIECE = 2000
 PEERS = Path(__file__).parent / "peers"
 HANDBOOK = Path(__file__).parent.parent / "tests" / "documents" / "handbook"
 RAGSERVE_COLLECTION = "default"
+RAGSERVE = [sys.executable, "-m", "ragserve"]
 KEY = "bench-key-0123456789abcdef"
 
 
 class Place(NamedTuple):
-    """Where a contender runs: its cores, its directory, the answers it shall give."""
+    """Where a contender runs: its cores, its directory, the answers it shall give or relay."""
 
     cores: set[int]
     directory: Path
     answers: Path
+    upstream: int = 0
+    """The port of the language model, where there is one."""
 
 
 class Up(NamedTuple):
-    """A contender that answers on ``port``."""
+    """A contender that answers on ``port`` who shows ``key`` and, as a relay, names ``model``."""
 
     port: int
     processes: list[Started]
+    key: str = KEY
+    model: str = "paced"
 
 
 class Contender(NamedTuple):
@@ -49,28 +55,51 @@ class Contender(NamedTuple):
     run: Callable[[Place], AbstractContextManager[Up]]
 
 
-def ragserve(name: str, workers: int, env: dict[str, str] | None = None) -> Contender:
-    """Return ragserve with embedded PostgreSQL and the handbook as its documents."""
+def ragserve(
+    name: str,
+    workers: int,
+    env: Callable[[Place], dict[str, str]] = lambda _place: {},
+    model: str = "",
+) -> Contender:
+    """Return ragserve with embedded PostgreSQL and the handbook as its documents.
+
+    Keys are checked and requests are counted off a token bucket, as the peers do.
+    """
 
     @contextmanager
     def run(place: Place) -> Iterator[Up]:
         port = free_port()
         data = place.directory / "data"
-        own = {"RAGSERVE_LOG__ACCESS": "false", **(env or {})}
+        own = {"RAGSERVE_LOG__ACCESS": "false", "RAGSERVE_RATE__QUERY_PER_MINUTE": str(6 * 10**7)}
         log = place.directory / f"{name}.log"
-        if not data.exists():
-            ingest = [sys.executable, "-m", "ragserve", "ingest", str(HANDBOOK)]
-            subprocess.run(
-                [*ingest, "--data-dir", str(data)], check=True, capture_output=True, timeout=300
-            )
-        command = [sys.executable, "-m", "ragserve", "serve", "--host", "127.0.0.1"]
-        command += ["--port", str(port), "--workers", str(workers), "--data-dir", str(data)]
-        with started(command, cores=place.cores, log=log, env=own) as process:
+        key = _prepared(data)
+        command = [*RAGSERVE, "serve", "--host", "127.0.0.1", "--port", str(port)]
+        command += ["--workers", str(workers), "--data-dir", str(data)]
+        with started(command, cores=place.cores, log=log, env={**own, **env(place)}) as process:
             # Workers are ready before the ingest process, whose start would be counted as load.
-            process.wait_ready(f"http://127.0.0.1:{port}/health", says=b'"status":"ok","version"')
-            yield Up(port, [process])
+            process.wait_ready(f"http://127.0.0.1:{port}/health", says=b'{"status":"ok"')
+            yield Up(port, [process], key, model)
 
     return Contender(name, lambda: None, run)
+
+
+def _prepared(data: Path) -> str:
+    """Return a key for ``data``, where the documents are; all that is done once."""
+    kept = data / "bench-key"
+    if not kept.exists():
+        for command in (["ingest", str(HANDBOOK)], ["keys", "create", "bench"]):
+            done = subprocess.run(
+                [*RAGSERVE, *command, "--data-dir", str(data)],
+                check=True,
+                capture_output=True,
+                text=True,
+                timeout=300,
+            )
+        found = re.search(r"rs_\S+", done.stdout)
+        if found is None:
+            raise RuntimeError(f"no key in: {done.stdout}")
+        kept.write_text(found[0], encoding="utf-8")
+    return kept.read_text(encoding="utf-8")
 
 
 def fastapi(name: str, workers: int) -> Contender:
@@ -101,9 +130,6 @@ def fastapi(name: str, workers: int) -> Contender:
 def gin(name: str, processes: int) -> Contender:
     """Return Go with Gin, built here; several processes share the port (SO_REUSEPORT)."""
 
-    def missing() -> str | None:
-        return None if _go() else "go is not installed (apt install golang)"
-
     @contextmanager
     def run(place: Place) -> Iterator[Up]:
         binary = build_go("gin")
@@ -121,7 +147,7 @@ def gin(name: str, processes: int) -> Contender:
             ours[-1].wait_ready(f"http://127.0.0.1:{port}/ready")
             yield Up(port, ours)
 
-    return Contender(name, missing, run)
+    return Contender(name, missing_go, run)
 
 
 def nginx_return(name: str) -> Contender:
@@ -165,6 +191,11 @@ def build_go(peer: str) -> Path:
         command = [_go() or "go", "build", "-o", str(binary), "."]
         subprocess.run(command, cwd=source, check=True, timeout=600)
     return binary
+
+
+def missing_go() -> str | None:
+    """Return why Go's peers cannot be built."""
+    return None if _go() else "go is not installed (apt install golang)"
 
 
 def _go() -> str | None:

@@ -17,10 +17,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from bench import wrk
+from bench import cores, wrk
 from bench.contenders import Contender, Place, Up
 from bench.run import collect_answers, cpu_s, make_wrk
-from bench.scenarios import FASTAPI, GIN, LIMIT, ORDINARY, RAGSERVE, SERVER_CORES
+from bench.scenarios import FASTAPI, GIN, LIMIT, ORDINARY, RAGSERVE
 
 CONTENDERS = (RAGSERVE, ORDINARY, FASTAPI, GIN, LIMIT)
 HEAD = (
@@ -41,7 +41,7 @@ def main() -> None:
         raise SystemExit(reason)
     with ExitStack() as stack:
         directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="ragserve-bench-"))
-        place = Place(set(range(SERVER_CORES)), Path(directory), Path(directory, "answers.jsonl"))
+        place = Place(cores.SERVERS, Path(directory), Path(directory, "answers.jsonl"))
         collect_answers(place)
         ups: dict[str, Up] = {}
         for number, contender in enumerate(CONTENDERS):
@@ -53,12 +53,16 @@ def main() -> None:
             for name, up in ups.items():
                 print(f"{name:24} {idle(up, arguments.idle):6.1f} KB for each of {arguments.idle}")
             return
-        generator = make_wrk(1.0)
         for up in ups.values():
-            generator.run(up.port, arguments.connections, wrk.WARM_UP_S)
+            burst(up, arguments.connections, wrk.WARM_UP_S)
         rounds = []
         for number in range(arguments.rounds):
-            rounds.append({name: burst(generator, up, arguments) for name, up in ups.items()})
+            rounds.append(
+                {
+                    name: burst(up, arguments.connections, arguments.seconds)
+                    for name, up in ups.items()
+                }
+            )
             said = ", ".join(
                 f"{name} {run['requests_per_s']:,.0f}" for name, run in rounds[-1].items()
             )
@@ -73,10 +77,10 @@ def _in_own(contender: Contender, place: Place, number: int) -> Any:
     return contender.run(place._replace(directory=own))
 
 
-def burst(generator: wrk.Wrk, up: Up, arguments: argparse.Namespace) -> dict[str, Any]:
+def burst(up: Up, connections: int, seconds: float) -> dict[str, Any]:
     """Return the report of one burst, with the processor time of a request."""
     before = cpu_s(up)
-    report = generator.run(up.port, arguments.connections, arguments.seconds)
+    report = make_wrk(1.0, up.key).run(up.port, connections, seconds)
     report["cpu_us"] = (cpu_s(up) - before) * 1e6 / max(1, report["answered"])
     return report
 

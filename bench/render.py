@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from bench import startup
+from bench import startup, streams
 from bench.results import RESULTS, read_all
 from bench.scenarios import SCENARIOS
 
@@ -25,6 +25,8 @@ HEAD = (
 
 def table(result: dict[str, Any]) -> str:
     """Return a scenario as Markdown: contender by contender, compared with the first."""
+    if is_of_streams(result):
+        return streams.table(result)
     lines = [f"**{result['scenario']}**: {result['about']}.", "", HEAD]
     contenders = result["contenders"]
     first = next(iter(contenders.values()), None)
@@ -42,6 +44,11 @@ def table(result: dict[str, Any]) -> str:
         for name, reason in result["not_run"].items()
     ]
     return "\n".join(lines)
+
+
+def is_of_streams(result: dict[str, Any]) -> bool:
+    """Return whether the load was streams, whose figures are others."""
+    return "streams" in result["load"]
 
 
 def origin(result: dict[str, Any]) -> str:
@@ -87,7 +94,7 @@ def main() -> None:
     parts = []
     for result in results:
         parts.append(table(result))
-        if spread(result) > SAME:
+        if not is_of_streams(result) and spread(result) > SAME:
             picture = RESULTS / f"{result['scenario']}.svg"
             plot(result, picture)
             parts.append(f"![{result['scenario']}](bench/results/{picture.name})")

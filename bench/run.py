@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -19,12 +18,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from bench import wrk
-from bench.contenders import KEY, RAGSERVE_COLLECTION, Contender, Place, Up
+from bench import cores, streams, wrk
+from bench.contenders import RAGSERVE_COLLECTION, Contender, Place, Up
 from bench.questions import QUESTIONS, read_questions
 from bench.render import table
 from bench.results import Run, environment, summary, write
-from bench.scenarios import CORES, RAGSERVE, SCENARIOS, SERVER_CORES, Load, Scenario
+from bench.scenarios import RAGSERVE, SCENARIOS, Load, Scenario
 
 
 def main() -> None:
@@ -44,12 +43,14 @@ def main() -> None:
         for scenario in SCENARIOS.values():
             print(f"{scenario.name:12} {scenario.about}")
         return
-    needs_wrk = [name for name in arguments.scenarios if SCENARIOS[name].load.wrk]
+    loads = {name: SCENARIOS[name].load for name in arguments.scenarios}
+    needs_wrk = [name for name, load in loads.items() if isinstance(load, Load) and load.wrk]
     if needs_wrk and (reason := wrk.missing()):
         raise SystemExit(f"{', '.join(needs_wrk)} not run: {reason}")
     with tempfile.TemporaryDirectory(prefix="ragserve-bench-") as directory:
-        place = Place(set(range(SERVER_CORES)), Path(directory), Path(directory, "answers.jsonl"))
-        collect_answers(place)
+        place = Place(cores.SERVERS, Path(directory), Path(directory, "answers.jsonl"))
+        if any(isinstance(load, Load) for load in loads.values()):
+            collect_answers(place)
         for name in arguments.scenarios:
             result = measure(SCENARIOS[name], place, arguments)
             print(table(result))
@@ -60,19 +61,19 @@ def main() -> None:
 def collect_answers(place: Place) -> None:
     """Ask ragserve every question once; peers give the same answers to the same requests."""
     with RAGSERVE.run(place) as up, place.answers.open("w", encoding="utf-8") as answers:
-        for request, response in ask_all(up.port):
+        for request, response in ask_all(up):
             pair = {"request": request, "response": response}
             answers.write(json.dumps(pair, ensure_ascii=False) + "\n")
 
 
-def ask_all(port: int) -> Iterator[tuple[str, str]]:
+def ask_all(up: Up) -> Iterator[tuple[str, str]]:
     """Ask every question once; yield the bodies of request and response."""
     for question in read_questions(QUESTIONS):
         body = json.dumps({"query": question, "collection": RAGSERVE_COLLECTION})
         request = urllib.request.Request(
-            f"http://127.0.0.1:{port}/v1/query",
+            f"http://127.0.0.1:{up.port}/v1/query",
             data=body.encode(),
-            headers={"Content-Type": "application/json", "Authorization": f"Bearer {KEY}"},
+            headers={"Content-Type": "application/json", "Authorization": f"Bearer {up.key}"},
         )
         with urllib.request.urlopen(request, timeout=30) as response:
             yield body, response.read().decode()
@@ -85,6 +86,7 @@ def measure(scenario: Scenario, place: Place, arguments: argparse.Namespace) -> 
         for one in scenario.contenders
         if not arguments.only or any(part in one.name for part in arguments.only)
     ]
+    summarise = summary if isinstance(scenario.load, Load) else streams.summary
     not_run = {one.name: reason for one in chosen if (reason := one.missing())}
     for name, reason in not_run.items():
         print(f"{scenario.name}: {name} not run: {reason}", file=sys.stderr)
@@ -93,14 +95,13 @@ def measure(scenario: Scenario, place: Place, arguments: argparse.Namespace) -> 
         for contender in chosen:
             if contender.name in not_run:
                 continue
-            run = measure_once(contender, scenario.load, place, arguments.seconds)
+            if isinstance(scenario.load, Load):
+                run = measure_once(contender, scenario.load, place, arguments.seconds)
+            else:
+                run = streams.measure_once(contender, scenario.load, place, number)
             runs[contender.name].append(run)
-            print(
-                f"{scenario.name} {number + 1}/{arguments.rounds} {contender.name}:"
-                f" {run['requests_per_s']:.0f}/s, p99 {run['latency_ms'].get('p99')} ms,"
-                f" {run['errors']} errors",
-                file=sys.stderr,
-            )
+            shown = json.dumps(run)
+            print(f"{scenario.name} {number + 1}/{arguments.rounds} {contender.name}: {shown}")
     return {
         "scenario": scenario.name,
         "about": scenario.about,
@@ -108,7 +109,7 @@ def measure(scenario: Scenario, place: Place, arguments: argparse.Namespace) -> 
         "server_cores": len(place.cores),
         "seconds": arguments.seconds,
         "environment": environment(),
-        "contenders": {name: summary(made) for name, made in runs.items()},
+        "contenders": {name: summarise(made) for name, made in runs.items()},
         "not_run": not_run,
         "runs": runs,
     }
@@ -118,10 +119,10 @@ def measure_once(contender: Contender, load: Load, place: Place, seconds: float)
     """Return one run: the generator's report, and what the contender used meanwhile."""
     with contender.run(place) as up:
         if not load.fresh:
-            for _ in ask_all(up.port):  # what is to be asked has been asked before
+            for _ in ask_all(up):  # what is to be asked has been asked before
                 pass
         before = cpu_s(up)
-        report = _generate(up.port, load, seconds)
+        report = _generate(up, load, seconds)
         used = cpu_s(up) - before
         memory = sum(process.memory_mb() for process in up.processes)
     # The warm-up used processor time as well; its requests are not in the report.
@@ -135,28 +136,23 @@ def cpu_s(up: Up) -> float:
     return sum(process.cpu_s() for process in up.processes)
 
 
-def make_wrk(zipf: float) -> wrk.Wrk:
-    """Return wrk on the upper half of the cores."""
-    upper = _upper()
+def make_wrk(zipf: float, key: str) -> wrk.Wrk:
+    """Return wrk on the generators' cores."""
     return wrk.Wrk(
         QUESTIONS,
         collection=RAGSERVE_COLLECTION,
         zipf=zipf,
-        key=KEY,
-        threads=len(upper),
-        pin=lambda: os.sched_setaffinity(0, upper),
+        key=key,
+        threads=len(cores.GENERATORS),
+        pin=cores.generate,
     )
 
 
-def _upper() -> set[int]:
-    return set(range(SERVER_CORES, CORES)) or {0}
-
-
-def _generate(port: int, load: Load, seconds: float) -> Run:
+def _generate(up: Up, load: Load, seconds: float) -> Run:
     if load.wrk:
-        return make_wrk(load.zipf).run_warm(port, load.users, seconds)
-    command = [sys.executable, "-m", "bench.load", str(QUESTIONS), "--key", KEY]
-    command += ["--url", f"http://127.0.0.1:{port}", "--collection", RAGSERVE_COLLECTION]
+        return make_wrk(load.zipf, up.key).run_warm(up.port, load.users, seconds)
+    command = [sys.executable, "-m", "bench.load", str(QUESTIONS), "--key", up.key]
+    command += ["--url", f"http://127.0.0.1:{up.port}", "--collection", RAGSERVE_COLLECTION]
     command += ["--users", str(load.users), "--think", str(load.think_s), "--zipf", str(load.zipf)]
     command += ["--seconds", str(seconds), "--warm-up", "3"]
     if load.rate:
@@ -169,7 +165,7 @@ def _generate(port: int, load: Load, seconds: float) -> Run:
         text=True,
         check=False,
         timeout=seconds + 120,
-        preexec_fn=lambda: os.sched_setaffinity(0, _upper()),
+        preexec_fn=cores.generate,
     )
     if done.returncode:
         raise RuntimeError(done.stderr[-2000:])

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from typing import NamedTuple
 
+from bench import cores
 from bench.contenders import Contender, behind_nginx, fastapi, gin, nginx_return, ragserve
-
-CORES = len(os.sched_getaffinity(0))
-SERVER_CORES = max(1, CORES // 2)
+from bench.relays import litellm, nobody, reverse_proxy, with_model
+from bench.streams import Streams
 
 
 class Load(NamedTuple):
@@ -29,17 +28,27 @@ class Scenario(NamedTuple):
 
     name: str
     about: str
-    load: Load
+    load: Load | Streams
     contenders: tuple[Contender, ...]
 
 
-RAGSERVE = ragserve("ragserve", SERVER_CORES)
-ORDINARY = ragserve("ragserve, lane off", SERVER_CORES, {"RAGSERVE_SERVER__EXPRESS_LANE": "false"})
+RAGSERVE = ragserve("ragserve", len(cores.SERVERS))
+ORDINARY = ragserve(
+    "ragserve, lane off",
+    len(cores.SERVERS),
+    lambda _place: {"RAGSERVE_SERVER__EXPRESS_LANE": "false"},
+)
 FASTAPI = fastapi("FastAPI", 1)
 FASTAPIS = behind_nginx("4 FastAPI behind nginx", fastapi("FastAPI × 4", 4))
 GIN = gin("Gin", 1)
 GINS = behind_nginx("5 Gin behind nginx", gin("Gin × 5", 5))
 LIMIT = nginx_return("nginx return 200")
+FAST_RELAYS = (
+    with_model("ragserve, answers from documents", "rag"),
+    with_model("ragserve, passed through", "paced"),
+    reverse_proxy("Go ReverseProxy"),
+    nobody("no relay"),
+)
 ALL = (RAGSERVE, FASTAPI, FASTAPIS, GIN, GINS, LIMIT)
 
 
@@ -76,6 +85,30 @@ SCENARIOS = {
             "32 connections ask new questions: embedding, retrieval and an answer each",
             Load(users=32, fresh=True),
             (RAGSERVE,),
+        ),
+        Scenario(
+            "streams-50",
+            "50 people each read an answer of their own, 5 tokens a second",
+            Streams(50, 60, 200, 4.0),
+            (*FAST_RELAYS, litellm("LiteLLM")),
+        ),
+        Scenario(
+            "streams-500",
+            "500 people each read an answer of their own, 50 tokens a second",
+            Streams(500, 700, 20, 5.0),
+            FAST_RELAYS,
+        ),
+        Scenario(
+            "streams-1000",
+            "1,000 people each read an answer of their own, 25 tokens a second",
+            Streams(1000, 500, 40, 10.0),
+            FAST_RELAYS,
+        ),
+        Scenario(
+            "streams-5000",
+            "5,000 people each read an answer of their own, 4 tokens a second",
+            Streams(5000, 160, 250, 30.0),
+            FAST_RELAYS,
         ),
     )
 }

@@ -28,6 +28,7 @@ def test_what_was_not_run_is_in_the_table() -> None:
     result = {
         "scenario": "cached",
         "about": "x",
+        "load": {"users": 64},
         "contenders": {"ragserve": summary([RUN]), "other": summary([half])},
         "not_run": {"Gin": "go is not installed"},
     }

@@ -1,0 +1,3 @@
+module ragserve/bench/peers/proxy
+
+go 1.21

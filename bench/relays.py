@@ -1,0 +1,89 @@
+"""Who relays streams: ragserve, Go's ReverseProxy, LiteLLM's proxy, and nobody."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from bench.contenders import KEY, Contender, Place, Up, build_go, missing_go, ragserve
+from bench.process import free_port, started
+
+
+def with_model(name: str, model: str) -> Contender:
+    """Return one worker of ragserve before the upstream; ``model`` is what is asked of it."""
+
+    def env(place: Place) -> dict[str, str]:
+        return {
+            "RAGSERVE_LLM__BASE_URL": f"http://127.0.0.1:{place.upstream}/v1",
+            "RAGSERVE_LLM__MODEL": "paced",
+            "RAGSERVE_LLM__CONNECTIONS": "20000",
+            "RAGSERVE_LLM__TIMEOUT_S": "120",
+            # However odd a question, there is something for the model to answer from.
+            "RAGSERVE_ANSWER__MIN_SIMILARITY": "0",
+            "RAGSERVE_SERVER__REQUEST_TIMEOUT_S": "120",
+        }
+
+    return ragserve(name, 1, env, model)
+
+
+def reverse_proxy(name: str) -> Contender:
+    """Return Go's httputil.ReverseProxy on as many cores as it gets."""
+
+    @contextmanager
+    def run(place: Place) -> Iterator[Up]:
+        port = free_port()
+        target = f"http://127.0.0.1:{place.upstream}"
+        command = [str(build_go("proxy")), "-port", str(port), "-target", target, "-key", KEY]
+        env = {"GOMAXPROCS": str(len(place.cores))}
+        log = place.directory / f"{name}.log"
+        with started(command, cores=place.cores, log=log, env=env) as process:
+            process.wait_ready(f"http://127.0.0.1:{port}/ready")
+            yield Up(port, [process])
+
+    return Contender(name, missing_go, run)
+
+
+def litellm(name: str) -> Contender:
+    """Return one worker of LiteLLM's proxy."""
+
+    def missing() -> str | None:
+        found = shutil.which("litellm")
+        return None if found else "litellm is not installed (pipx install 'litellm[proxy]')"
+
+    @contextmanager
+    def run(place: Place) -> Iterator[Up]:
+        port = free_port()
+        config = place.directory / "litellm.yaml"
+        config.write_text(_LITELLM % (place.upstream, KEY), encoding="utf-8")
+        command = [shutil.which("litellm") or "litellm", "--config", str(config)]
+        command += ["--host", "127.0.0.1", "--port", str(port), "--num_workers", "1"]
+        env = {"LITELLM_LOG": "ERROR", "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
+        log = place.directory / "litellm.log"
+        with started(command, cores=place.cores, log=log, env=env) as process:
+            process.wait_ready(f"http://127.0.0.1:{port}/health/liveliness")
+            yield Up(port, [process])
+
+    return Contender(name, missing, run)
+
+
+def nobody(name: str) -> Contender:
+    """Return the upstream itself: what readers and upstream can do."""
+
+    @contextmanager
+    def run(place: Place) -> Iterator[Up]:
+        yield Up(place.upstream, [])
+
+    return Contender(name, lambda: None, run)
+
+
+_LITELLM = """
+model_list:
+  - model_name: paced
+    litellm_params:
+      model: openai/paced
+      api_base: http://127.0.0.1:%d/v1
+      api_key: none
+general_settings:
+  master_key: %s
+"""

@@ -14,17 +14,17 @@ from ragserve.schema import Usage
 from ragserve.upstream import CallFailed
 
 
-class _Text(msgspec.Struct, frozen=True):
+class _Text(msgspec.Struct, frozen=True, gc=False):
     content: str | None = None
 
 
-class _Choice(msgspec.Struct):
+class _Choice(msgspec.Struct, gc=False):
     message: _Text = _Text()
     delta: _Text | None = None
     finish_reason: str | None = None
 
 
-class _Usage(msgspec.Struct):
+class _Usage(msgspec.Struct, gc=False):
     prompt_tokens: int = 0
     completion_tokens: int = 0
     total_tokens: int = 0
@@ -44,7 +44,7 @@ class Completion(msgspec.Struct):
         return _not_empty(text)
 
 
-class _Chunk(msgspec.Struct):
+class _Chunk(msgspec.Struct, gc=False):
     choices: list[_Choice] = []
     model: str | None = None
     usage: _Usage | None = None
@@ -90,7 +90,8 @@ class Dictation:
             if chunk.error is not None:
                 shown = msgspec.json.encode(chunk.error).decode()[:300]
                 raise CallFailed(f"an error in mid-stream: {shown}", "server")
-            self.model = chunk.model or self.model
+            if chunk.model:
+                self.model = chunk.model
             if chunk.usage is not None:
                 self.usage = _usage(chunk.usage)
             for choice in chunk.choices[:1]:

@@ -13,7 +13,7 @@ class Sources(msgspec.Struct, frozen=True):
     citations: list[Citation]
 
 
-class Delta(msgspec.Struct, frozen=True):
+class Delta(msgspec.Struct, frozen=True, gc=False):
     """The next piece of the answer's text; ``json`` is the same, encoded once for all readers."""
 
     text: str
@@ -21,8 +21,9 @@ class Delta(msgspec.Struct, frozen=True):
 
 
 Event = Sources | Delta
+_encode = msgspec.json.Encoder().encode
 
 
 def delta(text: str) -> Delta:
     """Return the event that says ``text``."""
-    return Delta(text, msgspec.json.encode(text))
+    return Delta(text, _encode(text))

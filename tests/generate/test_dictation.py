@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from prometheus_client import REGISTRY
 
 from ragserve.errors import UpstreamFailed
 from ragserve.flow.deadline import deadline_after
@@ -90,16 +91,34 @@ async def test_words_are_said_as_they_come() -> None:
     assert (answer.usage, answer.complete) == (Usage(90, 9, 99), True)
 
 
+async def test_gaps_are_told_when_they_are_read() -> None:
+    """What is kept aside falls into its bucket, and counts once."""
+    name = "ragserve_text_gap_seconds"
+
+    def read() -> tuple[float, float, float]:
+        below = REGISTRY.get_sample_value(f"{name}_bucket", {"le": "0.01"}) or 0.0
+        above = REGISTRY.get_sample_value(f"{name}_bucket", {"le": "0.025"}) or 0.0
+        return below, above, REGISTRY.get_sample_value(f"{name}_sum") or 0.0
+
+    before = read()
+    TEXT_GAP_SECONDS.observe(0.02)
+    for _ in range(2):
+        below, above, total = read()
+        assert (below - before[0], above - before[1]) == (0, 1)
+        assert total - before[2] == pytest.approx(0.02)
+
+
 async def test_tokens_and_gaps_are_counted() -> None:
     """Usage comes with the stream's last event; what arrives together is one piece."""
     tokens = LLM_TOKENS.labels("completion")._value.get()
-    gaps = sum(bucket.get() for bucket in TEXT_GAP_SECONDS._buckets)
+    gaps = REGISTRY.get_sample_value("ragserve_text_gap_seconds_count") or 0.0
     pieces: list[str] = []
     async with _model(then(HEAD + WORDS + STOP + END)) as (model, _):
         answer = await _ask(model, pieces)
     assert (answer.text, answer.model) == ("At 100 degrees [1].", "m-1")
     assert LLM_TOKENS.labels("completion")._value.get() == tokens + 9
-    assert sum(bucket.get() for bucket in TEXT_GAP_SECONDS._buckets) - gaps < 3
+    counted = REGISTRY.get_sample_value("ragserve_text_gap_seconds_count") or 0.0
+    assert counted - gaps < 3
 
 
 ENDS = {

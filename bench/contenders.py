@@ -127,6 +127,22 @@ def fastapi(name: str, workers: int) -> Contender:
     return Contender(name, missing, run)
 
 
+def alone(name: str) -> Contender:
+    """Return aiohttp with nothing around it."""
+
+    @contextmanager
+    def run(place: Place) -> Iterator[Up]:
+        port = free_port()
+        command = [sys.executable, "-m", "bench.peers.aiohttp_app", "--port", str(port)]
+        env = {"ANSWERS": str(place.answers), "KEY": KEY}
+        log = place.directory / f"{name}.log"
+        with started(command, cores=place.cores, log=log, env=env) as process:
+            process.wait_ready(f"http://127.0.0.1:{port}/ready")
+            yield Up(port, [process])
+
+    return Contender(name, lambda: None, run)
+
+
 def gin(name: str, processes: int) -> Contender:
     """Return Go with Gin, built here; several processes share the port (SO_REUSEPORT)."""
 

@@ -66,6 +66,18 @@ class Started:
         tail = self._log.read_text(encoding="utf-8", errors="replace")[-2000:]
         raise RuntimeError(f"{url} is not ready:\n{tail}")
 
+    def wait_listening(self, port: int) -> None:
+        """Return when connections to ``port`` are accepted."""
+        until = time.monotonic() + READY_TIMEOUT_S
+        while time.monotonic() < until:
+            with (
+                contextlib.suppress(OSError),
+                socket.create_connection(("127.0.0.1", port), timeout=5),
+            ):
+                return
+            time.sleep(0.05)
+        raise RuntimeError(f"nobody listens on port {port}")
+
     def stop(self) -> None:
         """End it: asked first, then by force."""
         family = self.family()

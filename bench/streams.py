@@ -47,6 +47,7 @@ def measure_once(contender: Contender, load: Streams, place: Place, seed: int) -
         started(command, cores=cores.GENERATORS, log=log) as upstream,
         contender.run(place._replace(upstream=port)) as up,
     ):
+        upstream.wait_listening(port)
         return {**_read(up, load, seed), "upstream_mb": round(upstream.memory_mb(), 1)}
 
 

@@ -12,6 +12,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import signal
+import socket
+import struct
 from collections import deque
 from typing import Literal, NamedTuple, cast
 
@@ -27,8 +29,10 @@ HEAD = (
     b"Transfer-Encoding: chunked\r\n\r\n"
 )
 REFUSALS = {
-    "429": b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 1\r\nContent-Length: 4\r\n\r\nbusy",
-    "500": b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 4\r\n\r\noops",
+    "429": b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 1\r\nConnection: close\r\n"
+    b"Content-Length: 4\r\n\r\nbusy",
+    "500": b"HTTP/1.1 500 Internal Server Error\r\nConnection: close\r\n"
+    b"Content-Length: 4\r\n\r\noops",
 }
 
 
@@ -172,6 +176,8 @@ class Client(asyncio.Protocol):
         if self._failure is None or said < self._after or self.transport is None:
             return False
         if self._failure == "reset":
+            ours = self.transport.get_extra_info("socket")
+            ours.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.transport.abort()
         elif self._failure == "garbage":
             self.transport.write(framed("{not JSON"))
@@ -182,6 +188,7 @@ class Client(asyncio.Protocol):
             return
         if self._failure in REFUSALS:
             self.transport.write(REFUSALS[self._failure])
+            self.transport.close()
         elif self._failure == "drip":
             self._drip(HEAD)
         else:

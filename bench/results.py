@@ -25,7 +25,9 @@ def environment() -> dict[str, Any]:
     return {
         "at": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         "commit": _said("git", "rev-parse", "--short", "HEAD"),
-        "changed": bool(_said("git", "status", "--porcelain", "--untracked-files=no")),
+        "changed": bool(
+            _said("git", "status", "--porcelain", "-uno", "--", ".", ":!bench/results")
+        ),
         "command": " ".join(["python -m", f"bench.{Path(sys.argv[0]).stem}", *sys.argv[1:]]),
         "machine": _processor(),
         "cores": os.cpu_count(),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import MutableMapping
+from contextvars import ContextVar
 from typing import Any
 
 import msgspec
@@ -11,6 +13,8 @@ import structlog
 
 from ragserve.config import LogConfig
 
+REQUEST_ID: ContextVar[str] = ContextVar("request_id")
+"""The request on whose behalf something is logged. aiohttp runs each in a context of its own."""
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 
@@ -24,7 +28,7 @@ def configure_logging(config: LogConfig, *, for_a_person: bool = False) -> None:
         level = LEVELS["warning"]
     json = config.format == "json" or (config.format == "auto" and not sys.stderr.isatty())
     processors: list[Any] = [
-        structlog.contextvars.merge_contextvars,
+        _add_request_id,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
@@ -53,6 +57,15 @@ def configure_logging(config: LogConfig, *, for_a_person: bool = False) -> None:
     root = logging.getLogger()
     root.handlers[:] = [_ToStructlog()]
     root.setLevel(max(level, logging.WARNING))
+
+
+def _add_request_id(
+    _logger: object, _method: str, event: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    request_id = REQUEST_ID.get(None)
+    if request_id is not None:
+        event.setdefault("request_id", request_id)
+    return event
 
 
 _encoder = msgspec.json.Encoder(enc_hook=repr)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from email.utils import formatdate
 from http import HTTPStatus
 
 import msgspec
@@ -49,6 +51,43 @@ def prepare(
         f"Server: {SERVER_SOFTWARE}",
     ]
     return Prepared(("\r\n".join(lines) + "\r\n").encode("ascii"), body, stored_at)
+
+
+class _Date:
+    """The ``Date`` line (RFC 9110, 6.6.1), written once a second."""
+
+    __slots__ = ("_line", "_until")
+
+    def __init__(self) -> None:
+        self._until = 0.0
+        self._line = b""
+
+    def line(self, now: float) -> bytes:
+        """Return the line at a time in monotonic seconds."""
+        if now >= self._until:
+            wall = time.time()
+            self._until = now + 1.0 - wall % 1.0
+            self._line = f"Date: {formatdate(wall, usegmt=True)}\r\n\r\n".encode("ascii")
+        return self._line
+
+
+_date_line = _Date().line
+
+
+def assemble(prepared: Prepared, lines: bytes, request_id: bytes, now: float) -> bytes:
+    """Return a whole response: ``lines`` are further header lines, each with its end."""
+    return b"".join(
+        (
+            prepared.head,
+            prepared.age_line(now),
+            lines,
+            b"X-Request-ID: ",
+            request_id,
+            b"\r\n",
+            _date_line(now),
+            prepared.body,
+        )
+    )
 
 
 def prepare_json(value: object, *, status: int = 200) -> Prepared:

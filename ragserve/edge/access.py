@@ -13,6 +13,7 @@ from ragserve.edge.address import ADDRESS
 from ragserve.edge.request_id import REQUEST_IDS
 from ragserve.edge.tally import Tally
 from ragserve.handlers import REQUEST_ID, SERVICES
+from ragserve.log import REQUEST_ID as LOGGED_AS
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -33,8 +34,7 @@ async def access(request: web.Request, handler: Handler) -> web.StreamResponse:
     services = request.app[SERVICES]
     request_id = REQUEST_IDS.text(request.headers.get("X-Request-ID", ""))
     request[REQUEST_ID] = request_id
-    # aiohttp runs each request in a task, and so in a context, of its own.
-    structlog.contextvars.bind_contextvars(request_id=request_id)
+    LOGGED_AS.set(request_id)
     status = 499  # nginx's number for a client that left; replaced by what is answered
     try:
         with services.in_flight:
@@ -53,7 +53,6 @@ async def access(request: web.Request, handler: Handler) -> web.StreamResponse:
         if services.config.log.access and route not in QUIET:
             log.info(
                 "request",
-                request_id=request_id,
                 method=request.method,
                 path=request.path,
                 status=status,

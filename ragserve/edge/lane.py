@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from email.utils import formatdate
 from typing import NamedTuple, Protocol
 
 import structlog
 
-from ragserve.cache.prepared import Prepared
+from ragserve.cache.prepared import Prepared, assemble
 from ragserve.config import LogConfig
 from ragserve.edge.address import Proxies
 from ragserve.edge.express import Memo, Plain
@@ -126,8 +125,6 @@ class Lane:
             self._try_take = questions.limiter.try_take
         self._sample = config.access_sample if config.access else 0
         self._until_log = self._sample
-        self._date_until = 0.0
-        self._end = b""
 
     def ticket(self, plain: Plain) -> Ticket | None:
         """Return a ticket for ``plain`` unless something in it may call for another answer."""
@@ -176,31 +173,13 @@ class Lane:
                 return None
             limits = decision.headers
         request_id = REQUEST_IDS.encoded(plain.request_id)
-        if now >= self._date_until:
-            self._tick(now)
-        answer = b"".join(
-            (
-                prepared.head,
-                prepared.age_line(now),
-                limits,
-                b"X-Request-ID: ",
-                request_id,
-                self._end,
-                prepared.body,
-            )
-        )
+        answer = assemble(prepared, limits, request_id, now)
         route.tally.count(time.monotonic() - now)
         if self._sample and route.page is None:
             self._until_log -= 1
             if self._until_log <= 0:
                 self._log(route, request_id, address, now)
         return answer
-
-    def _tick(self, now: float) -> None:
-        """Write the ``Date`` of this second."""
-        wall = time.time()
-        self._date_until = now + 1.0 - wall % 1.0
-        self._end = f"\r\nDate: {formatdate(wall, usegmt=True)}\r\n\r\n".encode("ascii")
 
     def _log(self, route: Route, request_id: bytes, address: str, now: float) -> None:
         """Log one answer for ``log.access_sample`` of them."""

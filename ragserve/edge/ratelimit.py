@@ -11,7 +11,6 @@ import asyncio
 import math
 import time
 from collections.abc import Awaitable, Callable
-from typing import NamedTuple
 
 from aiohttp import web
 
@@ -19,9 +18,9 @@ from ragserve.config import RateConfig
 from ragserve.edge.address import ADDRESS, identity_of
 from ragserve.edge.auth import SCOPE
 from ragserve.errors import TooManyRequests, Unavailable
-from ragserve.flow.bucket import Buckets, Rate
+from ragserve.flow.bucket import Buckets, Decision, Rate
 from ragserve.flow.principal import Principal
-from ragserve.handlers import PRINCIPAL
+from ragserve.handlers import DECISION, PRINCIPAL
 from ragserve.metrics import RATE_LIMITED
 from ragserve.store.shares import Shares
 
@@ -31,13 +30,6 @@ DECISIONS = 10_000
 """Heads are the same for the same number of tokens left."""
 LEASE_S = 0.1
 """A lease is what comes in this time, shared among the host's workers, or a single token."""
-
-
-class Decision(NamedTuple):
-    """A request that may pass, with the header fields that say what is left, and their lines."""
-
-    fields: tuple[tuple[str, str], ...] = ()
-    headers: bytes = b""
 
 
 class Hand:
@@ -189,7 +181,6 @@ class RateLimiter:
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 LIMITER = web.AppKey("limiter", RateLimiter)
-DECISION = web.RequestKey("decision", Decision)
 _CLASSES = {"/v1/query": "query", "/v1/chat/completions": "query"}
 _BY_SCOPE = {"query": "search", "ingest": "ingest", "admin": "admin"}
 
@@ -203,9 +194,11 @@ async def limit(request: web.Request, handler: Handler) -> web.StreamResponse:
         resource = request.match_info.route.resource
         path = resource.canonical if resource is not None else ""
         route_class = _CLASSES.get(path) or _BY_SCOPE[request[SCOPE]]
-        request[DECISION] = await limiter.take(
-            principal, request[ADDRESS], route_class, time.monotonic()
-        )
+        now = time.monotonic()
+        decision = limiter.try_take(principal, request[ADDRESS], route_class, now)
+        if decision is None:
+            decision = await limiter.take(principal, request[ADDRESS], route_class, now)
+        request[DECISION] = decision
     return await handler(request)
 
 

@@ -38,6 +38,13 @@ class Rate(NamedTuple):
         return self.burst - max(0.0, full_at - now) / self.interval_s
 
 
+class Decision(NamedTuple):
+    """A request that may pass, with the header fields that say what is left, and their lines."""
+
+    fields: tuple[tuple[str, str], ...] = ()
+    headers: bytes = b""
+
+
 class Buckets:
     """A bucket for each identity, at most ``bound``: the one used longest ago starts anew."""
 

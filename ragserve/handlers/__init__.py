@@ -1,6 +1,13 @@
 """HTTP in, pipeline or store, HTTP out: one module a family of routes."""
 
 from ragserve.handlers.routes import ROUTES
-from ragserve.handlers.services import PRESENCE, PRINCIPAL, REQUEST_ID, SERVICES, Services
+from ragserve.handlers.services import (
+    DECISION,
+    PRESENCE,
+    PRINCIPAL,
+    REQUEST_ID,
+    SERVICES,
+    Services,
+)
 
-__all__ = ["PRESENCE", "PRINCIPAL", "REQUEST_ID", "ROUTES", "SERVICES", "Services"]
+__all__ = ["DECISION", "PRESENCE", "PRINCIPAL", "REQUEST_ID", "ROUTES", "SERVICES", "Services"]

@@ -6,12 +6,13 @@ import time
 from typing import Any
 
 import msgspec
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 from ragserve.cache import Wishes, parse_wishes
-from ragserve.cache.directives import ANY, HIT
+from ragserve.cache.directives import ANY
 from ragserve.flow.context import Context
 from ragserve.handlers.body import decode_json, json_response, read_json_body
+from ragserve.handlers.kept import KeptResponse
 from ragserve.handlers.services import PRINCIPAL, SERVICES
 from ragserve.handlers.sse import EventStream
 from ragserve.handlers.streams import stream
@@ -19,15 +20,16 @@ from ragserve.pipeline import Answered, Event, Sources
 from ragserve.schema import AnswerEnd, ErrorResponse, QueryRequest, QueryResponse, SearchRequest
 
 
-async def search(request: web.Request) -> web.Response:
+async def search(request: web.Request) -> web.StreamResponse:
     """Return the passages that fit a query best."""
     services = request.app[SERVICES]
-    context = services.context(request[PRINCIPAL], time.monotonic())
+    start = time.monotonic()
     wishes = wishes_of(request)
     body = await read_json_body(request)
-    kept = try_kept(request, body, context, wishes)
+    kept = try_kept(request, body, wishes)
     if kept is not None:
         return kept
+    context = services.context(request[PRINCIPAL], start)
     asked = decode_json(body, SearchRequest)
     answered = await services.pipeline.search(asked, context, wishes)
     return _respond(request, body, context, answered)
@@ -36,12 +38,13 @@ async def search(request: web.Request) -> web.Response:
 async def query(request: web.Request) -> web.StreamResponse:
     """Answer a question from the documents, with citations."""
     services = request.app[SERVICES]
-    context = services.context(request[PRINCIPAL], time.monotonic())
+    start = time.monotonic()
     wishes = wishes_of(request)
     body = await read_json_body(request)
-    kept = try_kept(request, body, context, wishes)
+    kept = try_kept(request, body, wishes)
     if kept is not None:
         return kept
+    context = services.context(request[PRINCIPAL], start)
     asked = decode_json(body, QueryRequest)
     if asked.stream:
         events: EventStream[Event] = EventStream(request, services.config.stream, encode_event)
@@ -53,23 +56,18 @@ async def query(request: web.Request) -> web.StreamResponse:
     return _respond(request, body, context, answered)
 
 
-def try_kept(
-    request: web.Request, body: bytes, context: Context, wishes: Wishes
-) -> web.Response | None:
+def try_kept(request: web.Request, body: bytes, wishes: Wishes) -> KeptResponse | None:
     """Return the answer to exactly this body, if it is in memory: nothing need be understood."""
+    principal = request[PRINCIPAL]
     # A key for some collections only: the collection has to be looked at.
-    if wishes is not ANY or context.principal.collections is not None:
+    if wishes is not ANY or principal.collections is not None:
         return None
-    now = time.monotonic()
+    if request.version != HttpVersion11:
+        return None
     answers = request.app[SERVICES].answers
-    prepared = answers.try_prepared(context.tenant, request.path.encode(), body, now)
-    if prepared is None:
-        return None
-    context.cache = HIT
-    context.age_s = prepared.age_s(now)
-    return web.Response(
-        body=prepared.body, headers={"Content-Type": "application/json", **context.headers()}
-    )
+    path = request.path.encode()
+    prepared = answers.try_prepared(principal.tenant, path, body, time.monotonic())
+    return None if prepared is None else KeptResponse(prepared)
 
 
 def wishes_of(request: web.Request) -> Wishes:

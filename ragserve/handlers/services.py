@@ -8,6 +8,7 @@ from aiohttp import web
 from ragserve.cache import Answers
 from ragserve.config import Config
 from ragserve.embed import Embedder
+from ragserve.flow.bucket import Decision
 from ragserve.flow.context import Context
 from ragserve.flow.deadline import deadline_after
 from ragserve.flow.in_flight import InFlight
@@ -59,6 +60,8 @@ class Services(msgspec.Struct):
 SERVICES = web.AppKey("services", Services)
 PRINCIPAL = web.RequestKey("principal", Principal)
 """Who asks; there is none on routes for everybody."""
+DECISION = web.RequestKey("decision", Decision)
+"""What is left in the token bucket that the request drew from."""
 REQUEST_ID = web.RequestKey("request_id", str)
 PRESENCE = web.AppKey("presence", Presence)
 """This worker among the processes of its host."""

@@ -25,15 +25,11 @@ class Prepared:
         self._age = -1
         self._age_line = b""
 
-    def age_s(self, now: float) -> int | None:
-        """Return whole seconds since it was stored."""
-        return None if self.stored_at is None else int(now - self.stored_at)
-
     def age_line(self, now: float) -> bytes:
         """Return the ``Age`` header (RFC 9111, 5.1), or nothing if this is no cached answer."""
-        age = self.age_s(now)
-        if age is None:
+        if self.stored_at is None:
             return b""
+        age = int(now - self.stored_at)
         if age != self._age:
             self._age = age
             self._age_line = b"Age: %d\r\n" % age

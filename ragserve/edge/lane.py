@@ -20,7 +20,7 @@ from ragserve.edge.address import Proxies
 from ragserve.edge.express import Memo, Plain
 from ragserve.edge.request_id import REQUEST_IDS
 from ragserve.edge.tally import Tally
-from ragserve.flow.principal import Principal
+from ragserve.flow.principal import Principal, credential_of
 
 log = structlog.get_logger("ragserve.access")
 
@@ -35,9 +35,7 @@ NO_PROXIES = Proxies("")
 class Authenticator(Protocol):
     """Knows credentials that were checked before."""
 
-    def try_known(
-        self, authorization: bytes | None, address: str, now: float, /
-    ) -> Principal | None:
+    def try_known(self, credential: bytes | None, address: str, now: float, /) -> Principal | None:
         """Return whose credential it is, None if that takes waiting or an error."""
 
 
@@ -94,6 +92,7 @@ class Ticket(NamedTuple):
     plain: Plain
     route: Route
     total: int
+    credential: bytes | None = None
 
 
 class Lane:
@@ -139,7 +138,8 @@ class Lane:
             return None
         if b"event-stream" in (plain.accept or b"").lower():
             return None
-        return Ticket(plain, route, plain.size + plain.length)
+        credential = credential_of(plain.authorization)
+        return Ticket(plain, route, plain.size + plain.length, credential)
 
     def answer(self, ticket: Ticket, body: bytes, address: str, now: float) -> bytes | None:
         """Return the bytes of the answer to ``body``, or None: pass the request on.
@@ -148,7 +148,7 @@ class Lane:
         """
         if not self._is_open():
             return None
-        plain, route, _ = ticket
+        plain, route, _, credential = ticket
         limits = b""
         if route.page is not None:
             prepared = route.page(now)
@@ -157,7 +157,7 @@ class Lane:
         else:
             if plain.forwarded_for is not None and self._proxies:
                 address = self._proxies.client(address, plain.forwarded_for.decode("latin-1"))
-            principal = self._try_known(plain.authorization, address, now)
+            principal = self._try_known(credential, address, now)
             if (
                 principal is None
                 or principal.collections is not None

@@ -113,9 +113,8 @@ class RateLimiter:
             return _FREE
         identity = principal.id or identity_of(address)
         if self._shares is None or not self._shares.reachable:
-            if rule.local.take(identity, now) > 0:
-                return None
-            return rule.decision(rule.local.left(identity, now))
+            left = rule.local.try_take(identity, now)
+            return None if left < 0 else rule.decision(left)
         hand = rule.hands.get(identity)
         if hand is None or hand.tokens == 0:
             return None

@@ -9,6 +9,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+_ROUNDING_S = 1e-9
+"""What adding and subtracting times may be off by."""
+
 
 class Rate(NamedTuple):
     """A token every ``interval_s``, ``burst`` of them at most."""
@@ -30,8 +33,7 @@ class Rate(NamedTuple):
         """Return when the bucket is full then, and 0; or as before, and how long to wait."""
         full_then = max(full_at, now) + tokens * self.interval_s
         wait_s = full_then - now - self.span_s
-        # A billionth: what adding and subtracting times may be off by.
-        return (full_then, 0.0) if wait_s <= 1e-9 else (full_at, wait_s)
+        return (full_then, 0.0) if wait_s <= _ROUNDING_S else (full_at, wait_s)
 
     def left(self, full_at: float, now: float) -> float:
         """Return how many tokens are in the bucket."""
@@ -60,6 +62,19 @@ class Buckets:
         if len(self._full_at) > self._bound:
             del self._full_at[next(iter(self._full_at))]
         return wait_s
+
+    def try_take(self, identity: str, now: float) -> float:
+        """Take a token and return how many are left; take none, return -1 if there is none."""
+        interval_s, burst = self.rate
+        full_in_s = self._full_at.pop(identity, now) - now
+        left = burst - 1.0 if full_in_s <= 0.0 else burst - 1.0 - full_in_s / interval_s
+        if left * interval_s < -_ROUNDING_S:
+            self._full_at[identity] = now + full_in_s
+            return -1.0
+        self._full_at[identity] = now + max(0.0, full_in_s) + interval_s
+        if len(self._full_at) > self._bound:
+            del self._full_at[next(iter(self._full_at))]
+        return max(0.0, left)
 
     def wait_s(self, identity: str, now: float) -> float:
         """Return how long to wait for a token; take none."""

@@ -11,7 +11,6 @@ Without any key, clients on this machine may do everything and others nothing.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import time
 from ipaddress import ip_address
 
@@ -21,7 +20,7 @@ import structlog
 from ragserve.config import AuthConfig
 from ragserve.errors import TooManyRequests, Unauthorized, Unavailable
 from ragserve.flow.bucket import Buckets, Rate
-from ragserve.flow.principal import OWNER, READER, Principal
+from ragserve.flow.principal import OWNER, READER, Principal, credential_of
 from ragserve.metrics import AUTH_FAILURES
 from ragserve.store.catalog import LOOKUP_S, RECHECK_S, TRUST_S
 from ragserve.store.keys import any_keys, find_token
@@ -56,15 +55,15 @@ class Keyring:
         self._changes = 0
         self._failures = Buckets(Rate.per_minute(config.failures_per_minute), WATCHED_ADDRESSES)
 
-    def try_known(self, authorization: bytes | None, address: str, now: float) -> Principal | None:
+    def try_known(self, credential: bytes | None, address: str, now: float) -> Principal | None:
         """Return whose credential it is, None if that takes waiting or is refused."""
         if not self._current(self._any_checked_at, self._any_tried_at, now):
             return None
         if not self._any_keys:
             return OWNER if self._anonymous or is_loopback(address) else None
-        if authorization is None:
+        if credential is None:
             return READER if self._anonymous else None
-        known = self._known.get(hashlib.sha256(authorization).digest())
+        known = self._known.get(credential)
         if known is None or not self._current(known.checked_at, known.tried_at, now):
             return None
         return None if known.principal.expired() else known.principal
@@ -76,8 +75,9 @@ class Keyring:
         ``Unavailable`` if the key has to be looked up and cannot be.
         """
         encoded = None if authorization is None else authorization.encode(errors="replace")
+        credential = credential_of(encoded)
         now = time.monotonic()
-        principal = self.try_known(encoded, address, now)
+        principal = self.try_known(credential, address, now)
         if principal is not None:
             return principal
         if not await self._any(now):
@@ -87,7 +87,7 @@ class Keyring:
                 "there are no keys yet, so only clients on the server's own machine are served:"
                 " create one there with `ragserve keys create`"
             )
-        if encoded is None or authorization is None:
+        if credential is None or authorization is None:
             if self._anonymous:
                 return READER
             raise Unauthorized("a key is needed: Authorization: Bearer rs_…")
@@ -98,7 +98,7 @@ class Keyring:
                 f"too many wrong keys from {address}; try again in {wait_s:.0f} s",
                 retry_after_s=wait_s,
             )
-        return await self._look_up(authorization, encoded, address)
+        return await self._look_up(authorization, credential, address)
 
     def changed(self, _key_id: str) -> None:
         """Take a notification: any key may be new, another or gone."""
@@ -137,9 +137,8 @@ class Keyring:
             self._any_checked_at = self._any_tried_at = now
         return self._any_keys
 
-    async def _look_up(self, authorization: str, encoded: bytes, address: str) -> Principal:
-        digest = hashlib.sha256(encoded).digest()
-        known = self._known.get(digest)
+    async def _look_up(self, authorization: str, credential: bytes, address: str) -> Principal:
+        known = self._known.get(credential)
         changes = self._changes
         start = time.monotonic()
         scheme, _, token = authorization.partition(" ")
@@ -154,14 +153,14 @@ class Keyring:
             known.tried_at = time.monotonic()
             return known.principal
         if found is None:
-            self._known.pop(digest, None)
+            self._known.pop(credential, None)
             self._failures.take(address, start)
             AUTH_FAILURES.labels("invalid").inc()
             log.warning("key_refused", remote=address, key=_public_part(token))
             raise Unauthorized("this key is unknown, revoked or expired")
         if changes == self._changes:
-            self._known.pop(digest, None)
-            self._known[digest] = _Known(found, start, start)
+            self._known.pop(credential, None)
+            self._known[credential] = _Known(found, start, start)
             if len(self._known) > KNOWN_KEYS:
                 del self._known[next(iter(self._known))]
         return found

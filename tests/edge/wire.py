@@ -16,7 +16,7 @@ from ragserve.cache.prepared import Prepared, prepare_json
 from ragserve.config import LogConfig
 from ragserve.edge.lane import Lane, Questions
 from ragserve.edge.protocol import Connection
-from ragserve.flow.principal import OWNER, Principal
+from ragserve.flow.principal import OWNER, Principal, credential_of
 
 TURNS = 12
 """Turns of the loop that aiohttp needs for a request whose handler never waits, and some more."""
@@ -44,9 +44,9 @@ class Echo:
     tenant = "default"
     headers = b"RateLimit: 1\r\n"
 
-    def try_known(self, authorization: bytes | None, address: str, now: float) -> Principal | None:
+    def try_known(self, credential: bytes | None, address: str, now: float) -> Principal | None:
         """Know everybody but who has the key ``unknown``."""
-        return None if authorization == b"unknown" else OWNER
+        return None if credential == credential_of(b"unknown") else OWNER
 
     def try_take(self, principal: Any, address: str, route_class: str, now: float) -> Echo | None:
         """Let everybody pass."""

@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 import math
+import random
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ragserve.flow.bucket import Buckets, Rate
+
+
+def test_one_token_is_taken_in_one_step_as_in_two() -> None:
+    quick, plain = (Buckets(Rate.per_minute(60, burst=3), bound=10) for _ in range(2))
+    rng = random.Random(7)
+    now = 0.0
+    for _ in range(5000):
+        now += rng.choice((0.0, 0.3, 1.0, 1.7, 5.0))
+        who = rng.choice("ab")
+        left = quick.try_take(who, now)
+        assert (left >= 0) == (plain.take(who, now) == 0.0)
+        if left >= 0:
+            assert left == pytest.approx(plain.left(who, now))
 
 
 def test_a_full_bucket_holds_its_burst() -> None:

@@ -218,7 +218,7 @@ class RedisConfig(Section, frozen=True, forbid_unknown_fields=True):
     prefix: Annotated[str, _doc("Of all keys.")] = "ragserve:"
     timeout_ms: Annotated[
         float, _doc("An operation may take; then the server does without.", ge=1, le=10_000)
-    ] = 50.0
+    ] = 30.0
     connections: Annotated[int, _doc("Connections per worker.", ge=2, le=1000)] = 16
 
 

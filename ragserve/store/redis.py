@@ -1,8 +1,10 @@
 """Redis: an optional helper that may fail at any time without anybody having to wait for it.
 
-Every call has a deadline of some tens of milliseconds. After a few failures in a row nobody calls
-until a probe in the background has found the server back. A call that is cancelled or too late
-costs its connection: the reply that is still to come must not answer somebody else's question.
+Every call has a deadline of some tens of milliseconds. A request makes several, so after one that
+was too late nobody calls for a moment: a slow server costs a request one deadline, not one a call.
+After a few failures in a row nobody calls until a probe in the background has found the server
+back. A call that is cancelled or too late costs its connection: the reply that is still to come
+must not answer somebody else's question.
 """
 
 from __future__ import annotations
@@ -31,6 +33,8 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 Client = Single | RedisCluster
 
+PAUSE_S = 0.1
+"""Nobody calls for so long after a call that was too late."""
 PROBE_S = 1.0
 """A probe, and the first connection, may take so long: nobody waits for them."""
 SCHEMES = (
@@ -47,6 +51,7 @@ class Redis:
         self._config = config
         self._breaker = Breaker()
         self._recovering: asyncio.Task[None] | None = None
+        self._pause_until = float("-inf")
         # The pool raises where it could wait.
         self._free = asyncio.Semaphore(config.connections)
 
@@ -68,10 +73,13 @@ class Redis:
         """Return what ``use`` gets from the client; raise ``Unavailable`` in time."""
         if not self.reachable:
             raise Unavailable("redis: left alone after failures; it is being probed")
+        if time.monotonic() < self._pause_until:
+            raise Unavailable("redis: left alone for a moment, its last answer was too late")
         try:
             async with asyncio.timeout(self._config.timeout_ms / 1000), self._free:
                 result = await use(self.client)
         except TimeoutError as error:
+            self._pause_until = time.monotonic() + PAUSE_S
             self._note_failure()
             raise Unavailable(
                 f"redis: no answer within redis.timeout_ms = {self._config.timeout_ms}"

@@ -14,7 +14,7 @@ from redis.asyncio.cluster import RedisCluster
 
 from ragserve.config import RedisConfig
 from ragserve.errors import ConfigurationError, Unavailable
-from ragserve.store.redis import Redis, client_of
+from ragserve.store.redis import PAUSE_S, Redis, client_of
 from tests.redis_server import RedisServer, redis_cluster, redis_server
 
 PATIENT_MS = 10_000.0
@@ -41,6 +41,7 @@ async def fail_until_left_alone(client: Redis) -> None:
     for _ in range(3):
         with pytest.raises(Unavailable):
             await client.call(lambda redis: redis.get("a"))
+        await asyncio.sleep(PAUSE_S)
     with pytest.raises(Unavailable, match="left alone"):
         await client.call(lambda redis: redis.get("a"))
 
@@ -73,6 +74,22 @@ async def test_a_frozen_server_costs_its_deadline_only(server: RedisServer) -> N
             server.send(signal.SIGCONT)
         await recovered(client)
         assert repr(client) == "<Redis <Breaker closed, 0 failures in a row>>"
+
+
+async def test_a_late_answer_costs_one_deadline_for_a_moment(server: RedisServer) -> None:
+    """The second of two calls does not wait; after the moment it is served."""
+    async with opened(server.url, timeout_ms=50.0) as client:
+        server.send(signal.SIGSTOP)
+        try:
+            with pytest.raises(Unavailable, match="no answer within"):
+                await client.call(lambda redis: redis.get("a"))
+            with pytest.raises(Unavailable, match="for a moment"):
+                await client.call(lambda redis: redis.get("a"))
+        finally:
+            server.send(signal.SIGCONT)
+        assert client.reachable
+        await asyncio.sleep(PAUSE_S)
+        assert await client.call(lambda redis: redis.get("a")) is None
 
 
 async def test_an_absent_server_does_not_prevent_a_start() -> None:

@@ -19,7 +19,7 @@ from typing import Any
 
 from bench import cores, wrk
 from bench.contenders import Contender, Place, Up
-from bench.run import collect_answers, cpu_s, make_wrk
+from bench.measure import collect_answers, cpu_s, make_wrk
 from bench.scenarios import FASTAPI, GIN, LIMIT, ORDINARY, RAGSERVE
 
 CONTENDERS = (RAGSERVE, ORDINARY, FASTAPI, GIN, LIMIT)

@@ -12,7 +12,7 @@ from statistics import mean
 
 from bench import cores
 from bench.contenders import Contender, Place, alone
-from bench.run import collect_answers, measure_once
+from bench.measure import collect_answers, measure_once
 from bench.scenarios import ORDINARY, RAGSERVE, Load
 
 LOAD = Load(users=32)

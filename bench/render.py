@@ -8,11 +8,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from bench import startup, streams
+from bench import connections, faults, startup, streams
 from bench.results import RESULTS, read_all
 from bench.scenarios import SCENARIOS
 
 README = Path(__file__).parent.parent / "README.md"
+OTHERS = {"connections": connections, "redis-faults": faults}
+"""Measurements that are no scenarios of ``bench.run``: those who make their tables."""
 BEGIN = "<!-- bench: written by python -m bench.render -->"
 END = "<!-- bench: end -->"
 SAME = 1.1
@@ -98,6 +100,7 @@ def main() -> None:
             picture = RESULTS / f"{result['scenario']}.svg"
             plot(result, picture)
             parts.append(f"![{result['scenario']}](bench/results/{picture.name})")
+    parts += [module.table(kept[name]) for name, module in OTHERS.items() if name in kept]
     if "startup" in kept:
         runs = kept["startup"]["runs"]
         parts.append("**startup**: the time to readiness, and what processes hold.")

@@ -5,7 +5,15 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from bench import cores
-from bench.contenders import Contender, behind_nginx, fastapi, gin, nginx_return, ragserve
+from bench.contenders import (
+    Contender,
+    behind_nginx,
+    fastapi,
+    from_redis,
+    gin,
+    nginx_return,
+    ragserve,
+)
 from bench.relays import litellm, nobody, reverse_proxy, with_model
 from bench.streams import Streams
 
@@ -42,6 +50,7 @@ FASTAPI = fastapi("FastAPI", 1)
 FASTAPIS = behind_nginx("4 FastAPI behind nginx", fastapi("FastAPI × 4", 4))
 GIN = gin("Gin", 1)
 GINS = behind_nginx("5 Gin behind nginx", gin("Gin × 5", 5))
+FROM_REDIS = from_redis("ragserve, answers in Redis")
 LIMIT = nginx_return("nginx return 200")
 FAST_RELAYS = (
     with_model("ragserve, answers from documents", "rag"),
@@ -72,7 +81,7 @@ SCENARIOS = {
             "cached",
             "64 connections ask what has been asked before, without a pause",
             Load(users=64, wrk=True),
-            (RAGSERVE, ORDINARY, FASTAPI, GIN, LIMIT),
+            (RAGSERVE, ORDINARY, FROM_REDIS, FASTAPI, GIN, LIMIT),
         ),
         Scenario(
             "cached-1000",

@@ -6,10 +6,10 @@ Field names and meanings are those of OpenAI's API reference (Chat, Models, Embe
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, Meta, UnsetType
 
 from ragserve.schema import Citation, Mode, Usage
 
@@ -59,6 +59,7 @@ class ChatRequest(msgspec.Struct):
     mode: Mode | None = None
     top_k: int | None = None
     filter: dict[str, Any] | None = None
+    timeout: Annotated[float, Meta(gt=0)] | None = None
 
 
 class UrlCitation(msgspec.Struct, frozen=True):

@@ -29,6 +29,8 @@ class SearchRequest(Request, frozen=True, forbid_unknown_fields=True):
     top_k: Annotated[int, Meta(ge=1)] | None = None
     mode: Mode | None = None
     filter: dict[str, Any] | None = None
+    timeout: Annotated[float, Meta(gt=0)] | None = None
+    """Seconds that the client is willing to wait."""
 
 
 class SearchResult(msgspec.Struct, frozen=True):

@@ -4,6 +4,7 @@ from ragserve.config.load import load_config
 from ragserve.config.redact import redacted, secrets_of
 from ragserve.config.render import render, render_defaults
 from ragserve.config.settings import (
+    AdmissionConfig,
     AnswerConfig,
     AuthConfig,
     CacheConfig,
@@ -25,6 +26,7 @@ from ragserve.config.settings import (
 )
 
 __all__ = [
+    "AdmissionConfig",
     "AnswerConfig",
     "AuthConfig",
     "CacheConfig",

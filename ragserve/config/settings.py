@@ -95,6 +95,21 @@ class RateConfig(Section, frozen=True, forbid_unknown_fields=True):
     admin_per_minute: Annotated[int, _doc("Keys and caches.", ge=0)] = 0
 
 
+class AdmissionConfig(Section, frozen=True, forbid_unknown_fields=True):
+    """What happens to questions that come faster than they can be answered."""
+
+    min_permits: Annotated[
+        int, _doc("A stage is never limited to fewer questions at once.", ge=1, le=1000)
+    ] = 4
+    burst_s: Annotated[
+        float, _doc("In a burst a question may have to wait so long; else it gets a 503.", gt=0)
+    ] = 2.0
+    wait_s: Annotated[
+        float, _doc("The same while the queue is never empty: waiting would not help.", gt=0)
+    ] = 0.1
+    llm_wait_s: Annotated[float, _doc("The same for the language model.", gt=0)] = 10.0
+
+
 class StorageConfig(Section, frozen=True, forbid_unknown_fields=True):
     """Files on this host."""
 
@@ -311,6 +326,7 @@ class Config(Section, frozen=True, forbid_unknown_fields=True):
     limits: LimitsConfig = LimitsConfig()
     auth: AuthConfig = AuthConfig()
     rate: RateConfig = RateConfig()
+    admission: AdmissionConfig = AdmissionConfig()
     storage: StorageConfig = StorageConfig()
     database: DatabaseConfig = DatabaseConfig()
     embedding: EmbeddingConfig = EmbeddingConfig()

@@ -16,6 +16,7 @@ from ragserve.handlers.kept import KeptResponse
 from ragserve.handlers.services import PRINCIPAL, SERVICES
 from ragserve.handlers.sse import EventStream
 from ragserve.handlers.streams import stream
+from ragserve.handlers.timeout import wanted_timeout_s
 from ragserve.pipeline import Answered, Event, Sources
 from ragserve.schema import AnswerEnd, ErrorResponse, QueryRequest, QueryResponse, SearchRequest
 
@@ -29,8 +30,9 @@ async def search(request: web.Request) -> web.StreamResponse:
     kept = try_kept(request, body, wishes)
     if kept is not None:
         return kept
-    context = services.context(request[PRINCIPAL], start)
     asked = decode_json(body, SearchRequest)
+    principal, wanted_s = request[PRINCIPAL], wanted_timeout_s(request)
+    context = services.context(principal, start, asked.timeout, wanted_s)
     answered = await services.pipeline.search(asked, context, wishes)
     return _respond(request, body, context, answered)
 
@@ -44,8 +46,9 @@ async def query(request: web.Request) -> web.StreamResponse:
     kept = try_kept(request, body, wishes)
     if kept is not None:
         return kept
-    context = services.context(request[PRINCIPAL], start)
     asked = decode_json(body, QueryRequest)
+    principal, wanted_s = request[PRINCIPAL], wanted_timeout_s(request)
+    context = services.context(principal, start, asked.timeout, wanted_s)
     if asked.stream:
         events: EventStream[Event] = EventStream(request, services.config.stream, encode_event)
         answering = services.pipeline.query(asked, context, events.hear, wishes=wishes)

@@ -21,6 +21,7 @@ from ragserve.handlers.completion import DONE, Chunks, completion
 from ragserve.handlers.services import PRINCIPAL, SERVICES
 from ragserve.handlers.sse import EventStream
 from ragserve.handlers.streams import stream
+from ragserve.handlers.timeout import wanted_timeout_s
 from ragserve.openai import ChatMessage, ChatRequest
 from ragserve.pipeline import Event
 from ragserve.schema import DEFAULT_COLLECTION, SearchRequest
@@ -31,9 +32,11 @@ RAG = "rag"
 async def chat(request: web.Request) -> web.StreamResponse:
     """Answer the last message of a conversation from the documents."""
     services = request.app[SERVICES]
-    context = services.context(request[PRINCIPAL], time.monotonic())
+    start = time.monotonic()
     body = await read_json_body(request)
     asked = decode_json(body, ChatRequest)
+    principal, wanted_s = request[PRINCIPAL], wanted_timeout_s(request)
+    context = services.context(principal, start, asked.timeout, wanted_s)
     collection = collection_of(asked.model)
     if collection is None:
         return await _pass_on(request, services.model, asked, body, context)

@@ -52,9 +52,14 @@ class Services(msgspec.Struct):
         chunking = self.config.chunking
         return ingest_salt(self.embedder.name, chunking.max_tokens, chunking.overlap_tokens)
 
-    def context(self, principal: Principal, now: float) -> Context:
-        """Return the context of somebody's request that begins now."""
-        return Context(principal, deadline_after(self.config.server.request_timeout_s, now))
+    def context(self, principal: Principal, now: float, *wanted_s: float | None) -> Context:
+        """Return the context of somebody's request that begins now.
+
+        ``wanted_s`` is how long they are willing to wait; the shortest counts.
+        """
+        longest_s = self.config.server.request_timeout_s
+        budget_s = min([longest_s, *(one for one in wanted_s if one is not None)])
+        return Context(principal, deadline_after(budget_s, now))
 
 
 SERVICES = web.AppKey("services", Services)

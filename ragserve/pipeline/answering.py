@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,6 +27,7 @@ from ragserve.index import analyzer_of
 from ragserve.metrics import ANSWERS, DEGRADED
 from ragserve.pipeline.caching import Made
 from ragserve.pipeline.events import Delta, Event, Sources, delta
+from ragserve.pipeline.gates import Gates
 from ragserve.pipeline.question import Asked
 from ragserve.pipeline.vectors import Array, Vectors
 from ragserve.retrieve import Found, Indexes, Question, relevant, retrieve
@@ -46,6 +48,7 @@ class Answering:
         embedder: Embedder,
         vectors: Vectors,
         model: LanguageModel | None,
+        gates: Gates,
     ) -> None:
         self._search = search
         self._answer = answer
@@ -54,6 +57,7 @@ class Answering:
         self._embedder = embedder
         self._vectors = vectors
         self._model = model
+        self._gates = gates
 
     async def search(
         self, asked: Asked, context: Context, _flight: Flight[Event, Any]
@@ -73,12 +77,14 @@ class Answering:
         if with_vector:
             check_embedder(asked.collection, self._embedder.name, self._embedder.dimensions)
             with context.stage("embed"):
-                vector = await self._vectors.of_question(text)
+                async with self._gates.embed.permit(context.tenant, context.deadline):
+                    vector = await self._vectors.of_question(text)
         question = Question(text, vector, asked.top_k, asked.mode, asked.filter)
         with context.stage("retrieve"):
-            found = await retrieve(
-                self._database, self._indexes, self._search, asked.collection, question
-            )
+            async with self._gates.database.permit(context.tenant, context.deadline):
+                found = await retrieve(
+                    self._database, self._indexes, self._search, asked.collection, question
+                )
         return vector, found
 
     async def answer(
@@ -135,13 +141,24 @@ class Answering:
         prompt = self._model.prompt(asked.text, passages, asked.conversation)
         flight.publish(_sources(prompt.passages))
 
+        start = 0.0
+        first_s: float | None = None
+
         def say(text: str) -> None:
+            nonlocal first_s
+            if first_s is None:
+                first_s = time.monotonic() - start
             flight.publish(delta(text))
 
         try:
-            return await self._model.answer(
-                prompt, asked.conversation.options, context.deadline, say
-            )
+            async with self._gates.llm.permit(context.tenant, context.deadline) as permit:
+                start = time.monotonic()
+                answer = await self._model.answer(
+                    prompt, asked.conversation.options, context.deadline, say
+                )
+                # How long an answer is says nothing of how busy the model is.
+                permit.observed_s = first_s
+                return answer
         except UpstreamFailed:
             # Sources may be told twice, the last ones count; words cannot be taken back.
             if any(isinstance(event, Delta) for event in flight.events) and not flight.retract():

@@ -22,6 +22,7 @@ from ragserve.cache import Answers, Entry, Wishes
 from ragserve.cache.directives import ANY, forwarded, hit
 from ragserve.cache.elsewhere import Elsewhere, Kept, Lease
 from ragserve.errors import DeadlineExceeded, NotCached
+from ragserve.flow.admission import Admission
 from ragserve.flow.context import Context
 from ragserve.flow.deadline import deadline_after
 from ragserve.flow.flight import Flight, Flights, Publish
@@ -76,6 +77,7 @@ class Caching(Generic[R]):
         compute: Compute[R],
         as_kept: Callable[[R], R],
         timeout_s: float,
+        entrance: Admission,
         paraphrases: Paraphrases | None = None,
     ) -> None:
         self._paraphrases = paraphrases
@@ -84,6 +86,7 @@ class Caching(Generic[R]):
         self._compute = compute
         self._as_kept = as_kept
         self._timeout_s = timeout_s
+        self._entrance = entrance
         self._flights: Flights[bytes, Event, Answered[R]] = Flights()
         self._refreshing: set[asyncio.Task[None]] = set()
 
@@ -150,6 +153,8 @@ class Caching(Generic[R]):
         """Join the flight of ``key``, or start it; of those only whose wishes are like ours."""
         flight_key = key if wishes.read else (b"anew" if wishes.store else b"unkept") + key
         joined = flight_key in self._flights
+        if not joined:
+            self._entrance.check(context.tenant, time.monotonic(), context.deadline)
         FLIGHTS.labels("joined" if joined else "started").inc()
         timings = {} if joined else context.timings
 
@@ -250,6 +255,8 @@ class Caching(Generic[R]):
     def _refresh_soon(self, asked: Asked, entry: Entry, now: float) -> None:
         if len(self._refreshing) >= REFRESHES or entry.key in self._flights:
             return
+        if self._entrance.refusal(entry.collection.tenant, now):
+            return  # those who have nothing to read yet come first
         entry.postpone(now + self._timeout_s)
         task = asyncio.create_task(self._refresh(asked, entry))
         self._refreshing.add(task)

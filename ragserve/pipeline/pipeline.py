@@ -16,6 +16,7 @@ from ragserve.generate import NO_CONVERSATION, Conversation, LanguageModel
 from ragserve.pipeline.answering import Answering
 from ragserve.pipeline.caching import Answered, Caching
 from ragserve.pipeline.events import Event, Sources, delta
+from ragserve.pipeline.gates import Gates
 from ragserve.pipeline.paraphrases import Paraphrases
 from ragserve.pipeline.question import Asked, check_question, recipe
 from ragserve.pipeline.vectors import Vectors
@@ -37,14 +38,18 @@ class Pipeline:
         embedder: Embedder,
         model: LanguageModel | None,
         answers: Answers,
+        gates: Gates,
         shared: SharedCache | None = None,
     ) -> None:
         self._config = config
+        self.entrance = gates.admission(writes=model is not None)
+        """Of questions; that of searches is ``search_entrance``."""
+        self.search_entrance = gates.admission(writes=False)
         self._recipe = recipe(config, embedder.name)
         self._catalog = catalog
         vectors = Vectors(embedder, config.embedding.cache_bytes, shared)
         answering = Answering(
-            config.search, config.answer, database, indexes, embedder, vectors, model
+            config.search, config.answer, database, indexes, embedder, vectors, model, gates
         )
         timeout_s = config.server.request_timeout_s
         elsewhere = None if shared is None else Elsewhere(shared)
@@ -53,9 +58,11 @@ class Pipeline:
             Paraphrases("query", self._recipe, threshold, answers, vectors) if threshold else None
         )
         self._questions = Caching(
-            answers, elsewhere, answering.answer, as_hit, timeout_s, paraphrases
+            answers, elsewhere, answering.answer, as_hit, timeout_s, self.entrance, paraphrases
         )
-        self._searches = Caching(answers, elsewhere, answering.search, lambda r: r, timeout_s)
+        self._searches = Caching(
+            answers, elsewhere, answering.search, lambda r: r, timeout_s, self.search_entrance
+        )
 
     async def search(
         self, request: SearchRequest, context: Context, wishes: Wishes = ANY

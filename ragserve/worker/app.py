@@ -35,6 +35,7 @@ from ragserve.host.members import WORKER, run_directory, this_process
 from ragserve.host.presence import Phase, Presence
 from ragserve.metrics import HTTP_IN_FLIGHT
 from ragserve.pipeline import Pipeline
+from ragserve.pipeline.gates import open_gates
 from ragserve.retrieve import Indexes
 from ragserve.schema import ReadyResponse
 from ragserve.store.catalog import TRUST_S, Catalog
@@ -112,7 +113,9 @@ async def open_services(
 ) -> AsyncIterator[Services]:
     """Open what handlers work with, warm; close it in the opposite order."""
     async with AsyncExitStack() as stack:
-        database = Database(dsn, config.database, size=pool_size(config.database, workers))
+        connections = pool_size(config.database, workers)
+        gates = open_gates(config, connections)
+        database = Database(dsn, config.database, size=connections)
         await database.open()
         stack.push_async_callback(database.close)
         embedder = await open_embedder(config.embedding)
@@ -156,7 +159,9 @@ async def open_services(
             stack.push_async_callback(redis.close)
             shared = SharedCache(redis, config.redis.prefix)
             stack.push_async_callback(shared.close)
-        pipeline = Pipeline(config, database, catalog, indexes, embedder, model, answers, shared)
+        pipeline = Pipeline(
+            config, database, catalog, indexes, embedder, model, answers, gates, shared
+        )
         stack.push_async_callback(pipeline.close)
         yield Services(
             config=config,

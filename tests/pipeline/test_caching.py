@@ -12,6 +12,7 @@ from ragserve.cache.directives import ANY
 from ragserve.cache.elsewhere import Elsewhere
 from ragserve.cache.shared import SharedCache
 from ragserve.config import CacheConfig, RedisConfig
+from ragserve.flow.admission import Admission
 from ragserve.flow.context import Context
 from ragserve.flow.deadline import deadline_after
 from ragserve.flow.flight import Flight
@@ -54,7 +55,8 @@ async def test_ten_thousand_wait_for_one_computation(with_redis: bool, most: int
             # Of one process, but with nothing in common except what lies in Redis.
             elsewhere = Elsewhere(SharedCache(redis, "test:")) if with_redis else None
             answers = Answers(CacheConfig(), lambda *_: COLLECTION)
-            workers.append(Caching(answers, elsewhere, compute, lambda text: text, 60.0))
+            entrance = Admission(())
+            workers.append(Caching(answers, elsewhere, compute, lambda text: text, 60.0, entrance))
         async with asyncio.timeout(60):
             asking = [asyncio.create_task(ask(workers[n % WORKERS])) for n in range(ASKERS)]
             expected = f"{ASKERS // WORKERS} aboard"

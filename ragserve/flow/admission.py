@@ -1,0 +1,60 @@
+"""Whether to begin with a request at all: refused at the entrance, it has cost next to nothing.
+
+A request passes several gates. It is refused if, as things go, it would wait longer at them than
+the most impatient of them allows, or than it has time.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+from ragserve.errors import Overloaded
+from ragserve.flow.deadline import Deadline
+from ragserve.flow.gate import Gate
+from ragserve.metrics import ADMISSION_REFUSED
+
+RETRY_S = (0.5, 1.5)
+"""Those who are refused come back after their expected wait and so much at random."""
+
+
+class Admission:
+    """The gates of a worker, in the order in which requests pass them."""
+
+    def __init__(self, gates: Sequence[Gate], rng: random.Random | None = None) -> None:
+        self.gates = tuple(gates)
+        self._rng = rng or random.Random()  # noqa: S311 - spreads load, guards nothing
+
+    def refusal(self, tenant: str, now: float, deadline: Deadline | None = None) -> float:
+        """Return after how many seconds a request that is refused may come back; 0: let it in."""
+        expected_s = typical_s = 0.0
+        for gate in self.gates:
+            wait_s = gate.expected_wait_s(tenant)
+            expected_s += wait_s
+            typical_s += gate.typical_s
+            if wait_s > gate.patience_s(now):
+                return self._count(gate, "queue", expected_s)
+        if deadline is not None and expected_s + typical_s > deadline.remaining_s(now):
+            return self._count(self.gates[-1], "deadline", expected_s)
+        return 0.0
+
+    def check(self, tenant: str, now: float, deadline: Deadline | None = None) -> None:
+        """Raise ``Overloaded`` if a request of ``tenant`` should not begin now."""
+        retry_after_s = self.refusal(tenant, now, deadline)
+        if retry_after_s:
+            raise overloaded(retry_after_s)
+
+    def _count(self, gate: Gate, reason: str, expected_s: float) -> float:
+        ADMISSION_REFUSED.labels(gate.name, reason).inc()
+        return expected_s + self._rng.uniform(*RETRY_S)
+
+    def __repr__(self) -> str:
+        return f"<Admission {', '.join(map(repr, self.gates))}>"
+
+
+def overloaded(retry_after_s: float) -> Overloaded:
+    """Return the error of a request that is refused."""
+    return Overloaded(
+        f"the server is at its limit; try again in {retry_after_s:.1f} s",
+        retry_after_s=retry_after_s,
+    )

@@ -1,0 +1,152 @@
+"""Permits of a stage: so many requests at once as do it good, the others wait, fairly and briefly.
+
+A request that would wait too long is refused before it begins (``expected_wait_s`` tells). A short
+burst may wait longer than a queue that never empties: waiting cures the one and not the other
+(after Nichols, Jacobson, "Controlling Queue Delay", 2012).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from ragserve.errors import DeadlineExceeded
+from ragserve.flow.deadline import Deadline
+from ragserve.flow.fair import FairQueue
+from ragserve.flow.gradient import Gradient
+
+STANDING_S = 0.1
+"""A queue that has not been empty for so long is no burst."""
+STEP = 1.05
+"""The estimate of the median moves by this factor with each call."""
+
+
+class Permit:
+    """The right to be in a stage. ``observed_s`` replaces the time spent there, if it is set."""
+
+    __slots__ = ("observed_s",)
+
+    def __init__(self) -> None:
+        self.observed_s: float | None = None
+
+
+class _Waiter:
+    __slots__ = ("deadline", "future", "since")
+
+    def __init__(self, deadline: Deadline, since: float) -> None:
+        self.deadline = deadline
+        self.since = since
+        self.future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+
+class Gate:
+    """One stage's permits. ``burst_s`` and ``standing_s``: how long a request may wait for one."""
+
+    def __init__(self, name: str, limit: Gradient, *, burst_s: float, standing_s: float) -> None:
+        self.name = name
+        self.limit = limit
+        self.used = 0
+        self.typical_s = 0.0
+        self._mean_s = 0.0
+        self._burst_s = burst_s
+        self._standing_s = standing_s
+        self._queue: FairQueue[_Waiter] = FairQueue()
+        self._busy_since = float("inf")
+
+    @property
+    def waiting(self) -> int:
+        """Return how many wait."""
+        return len(self._queue)
+
+    def expected_wait_s(self, tenant: str) -> float:
+        """Return how long a request of ``tenant`` would wait, if all went on as it goes."""
+        if self.used < self.limit.limit and not self._queue:
+            return 0.0
+        return (self._queue.rank(tenant) + 1) * self._mean_s / max(1, self.limit.limit)
+
+    def patience_s(self, now: float) -> float:
+        """Return how long a request may wait."""
+        return self._standing_s if now - self._busy_since > STANDING_S else self._burst_s
+
+    @asynccontextmanager
+    async def permit(self, tenant: str, deadline: Deadline, cost: int = 1) -> AsyncIterator[Permit]:
+        """Wait for a permit and hold it; raise ``DeadlineExceeded`` if it would come too late."""
+        if self.used >= self.limit.limit or self._queue:
+            await self._wait(tenant, deadline, cost)
+        else:
+            self.used += 1
+        permit = Permit()
+        start = time.monotonic()
+        try:
+            yield permit
+            now = time.monotonic()
+            taken_s = now - start
+            self._learn(taken_s)
+            observed_s = taken_s if permit.observed_s is None else permit.observed_s
+            self.limit.observe(observed_s, self.used, now)
+        finally:
+            self.used -= 1
+            self._admit()
+
+    async def _wait(self, tenant: str, deadline: Deadline, cost: int) -> None:
+        now = time.monotonic()
+        waiter = _Waiter(deadline, now)
+        if not self._queue:
+            self._busy_since = now
+        self._queue.push(tenant, waiter, cost)
+        try:
+            async with asyncio.timeout_at(deadline.at):
+                await waiter.future
+        except TimeoutError as error:
+            self._leave(tenant, waiter)
+            raise self._too_late(deadline) from error
+        except asyncio.CancelledError:
+            self._leave(tenant, waiter)
+            raise
+
+    def _leave(self, tenant: str, waiter: _Waiter) -> None:
+        if waiter.future.done() and not waiter.future.cancelled() and not waiter.future.exception():
+            self.used -= 1  # the permit had come just then
+            self._admit()
+        else:
+            waiter.future.cancel()
+            self._queue.discard(tenant, waiter)
+            self._note_empty()
+
+    def _admit(self) -> None:
+        """Give free permits to those who wait."""
+        now = time.monotonic()
+        while self._queue and self.used < self.limit.limit:
+            oldest = self._queue.oldest()
+            # Whoever has waited so long has mostly given up; who has just come has not.
+            newest = oldest is not None and now - oldest.since > self._burst_s
+            waiter = self._queue.pop(newest=newest)
+            if waiter.future.done():
+                continue
+            if waiter.deadline.remaining_s(now) < self.typical_s:
+                waiter.future.set_exception(self._too_late(waiter.deadline))
+                continue
+            self.used += 1
+            waiter.future.set_result(None)
+        self._note_empty()
+
+    def _note_empty(self) -> None:
+        if not self._queue:
+            self._busy_since = float("inf")
+
+    def _learn(self, seconds: float) -> None:
+        if not self._mean_s:
+            self._mean_s = self.typical_s = seconds
+        self._mean_s += 0.02 * (seconds - self._mean_s)
+        self.typical_s *= STEP if seconds > self.typical_s else 1 / STEP
+
+    def _too_late(self, deadline: Deadline) -> DeadlineExceeded:
+        return DeadlineExceeded(
+            f"{self.name}: no permit within the request's {deadline.budget_s} s"
+            f" ({self.used} of {self.limit.limit} in use, {self.waiting} waiting)"
+        )
+
+    def __repr__(self) -> str:
+        return f"<Gate {self.name}: {self.used} of {self.limit.limit}, {self.waiting} waiting>"

@@ -1,0 +1,49 @@
+"""The gates of a worker: one for each stage that more at once would only slow down."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from ragserve.config import Config
+from ragserve.flow.admission import Admission
+from ragserve.flow.gate import Gate
+from ragserve.flow.gradient import Gradient
+from ragserve.metrics import GATE_LIMIT, GATE_USED, GATE_WAITING
+
+
+class Gates(NamedTuple):
+    """``embed``: texts becoming vectors; ``database``: searches; ``llm``: answers being written."""
+
+    embed: Gate
+    database: Gate
+    llm: Gate
+
+    def admission(self, *, writes: bool) -> Admission:
+        """Return the entrance of questions that pass them, the last one if a model ``writes``."""
+        return Admission(self if writes else self[:2])
+
+
+def open_gates(config: Config, connections: int) -> Gates:
+    """Return the gates of a worker with so many connections to the database."""
+    settings = config.admission
+    servers = max(1, len(config.llm.servers))
+
+    def gate(name: str, maximum: int, burst_s: float, standing_s: float) -> Gate:
+        opened = Gate(
+            name,
+            Gradient(settings.min_permits, max(1, maximum)),
+            burst_s=burst_s,
+            standing_s=standing_s,
+        )
+        GATE_LIMIT.labels(name).set_function(lambda: opened.limit.limit)
+        GATE_USED.labels(name).set_function(lambda: opened.used)
+        GATE_WAITING.labels(name).set_function(lambda: opened.waiting)
+        return opened
+
+    burst_s, standing_s = settings.burst_s, settings.wait_s
+    return Gates(
+        gate("embed", 2 * config.embedding.batch_size, burst_s, standing_s),
+        # One connection is left for what is no question: keys, collections, health.
+        gate("database", connections - 1, burst_s, standing_s),
+        gate("llm", config.llm.connections * servers, settings.llm_wait_s, settings.llm_wait_s),
+    )

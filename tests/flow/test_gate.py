@@ -1,0 +1,176 @@
+"""Permits: adaptive, fair between tenants, never lost, refused before they would come too late."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import Counter
+
+import pytest
+
+from ragserve.errors import DeadlineExceeded, Overloaded
+from ragserve.flow.admission import Admission
+from ragserve.flow.deadline import deadline_after
+from ragserve.flow.fair import FairQueue
+from ragserve.flow.gate import Gate
+from ragserve.flow.gradient import Gradient
+
+
+def gate(permits: int, burst_s: float = 5.0, standing_s: float = 5.0) -> Gate:
+    """Return a gate that does not adapt."""
+    return Gate("stage", Gradient(permits, permits), burst_s=burst_s, standing_s=standing_s)
+
+
+async def hold(stage: Gate, tenant: str, seconds: float, done: list[str]) -> None:
+    """Pass the gate, stay for a while, say so."""
+    async with stage.permit(tenant, deadline_after(30.0, time.monotonic())):
+        await asyncio.sleep(seconds)
+    done.append(tenant)
+
+
+def test_lines_take_turns_whatever_their_length() -> None:
+    queue: FairQueue[int] = FairQueue()
+    for number in range(100):
+        queue.push("greedy", number)
+    queue.push("modest", 1000)
+    assert queue.rank("modest") == 3, "its own, and as many of the other's"
+    assert queue.rank("greedy") == 101
+    assert queue.rank("new") == 2
+    assert [queue.pop() for _ in range(4)] == [0, 1000, 1, 2]
+
+
+def test_what_costs_more_comes_less_often() -> None:
+    queue: FairQueue[str] = FairQueue()
+    for _ in range(30):
+        queue.push("dear", "dear", cost=3)
+        queue.push("cheap", "cheap")
+    taken = Counter(queue.pop() for _ in range(20))
+    assert taken == {"cheap": 15, "dear": 5}
+
+
+def test_the_newest_of_a_line() -> None:
+    queue: FairQueue[int] = FairQueue()
+    for number in range(3):
+        queue.push("a", number)
+    assert [queue.pop(newest=True), queue.pop(), queue.pop()] == [2, 0, 1]
+    with pytest.raises(IndexError):
+        queue.pop()
+    queue.push("a", 7)
+    queue.discard("a", 7)
+    queue.discard("a", 7)
+    assert len(queue) == 0
+
+
+def test_a_limit_finds_what_a_stage_can_bear() -> None:
+    """A stage slows down and can bear 8 at once: a limit of 64 is near that within seconds."""
+    limit = Gradient(2, 64)
+    now = 0.0
+    for _ in range(200):  # calm
+        now += 0.05
+        limit.observe(0.010, 2, now)
+    for _ in range(400):
+        now += 0.02
+        used = limit.limit
+        limit.observe(0.010 * max(1.0, used / 8), used, now)
+    assert 8 <= limit.limit <= 24
+    for _ in range(3000):  # a faster stage: it grows again
+        now += 0.02
+        limit.observe(0.005, limit.limit, now)
+    assert limit.limit == 64
+
+
+async def test_no_more_than_permitted_and_nobody_forgotten() -> None:
+    """Holders fail, leave and run out of time at random; in the end all permits are back."""
+    stage, rng, inside = gate(5), random.Random(5), 0
+    ended: Counter[str] = Counter()
+
+    async def visit(number: int) -> None:
+        nonlocal inside
+        deadline = deadline_after(rng.choice((0.005, 0.02, 30.0)), time.monotonic())
+        try:
+            async with stage.permit(f"tenant {number % 7}", deadline):
+                inside += 1
+                assert inside <= 5
+                try:
+                    await asyncio.sleep(rng.random() * 0.004)
+                    if number % 11 == 0:
+                        raise ValueError
+                finally:
+                    inside -= 1
+            ended["done"] += 1
+        except (ValueError, DeadlineExceeded) as error:
+            ended[type(error).__name__] += 1
+
+    async with asyncio.timeout(60):
+        visits = [asyncio.create_task(visit(number)) for number in range(600)]
+        for task in visits[::9]:
+            await asyncio.sleep(0.001)
+            task.cancel()
+        await asyncio.gather(*visits, return_exceptions=True)
+    assert stage.used == 0
+    assert stage.waiting == 0
+    assert ended["done"] > 50
+    assert ended["ValueError"] > 0
+    assert ended["DeadlineExceeded"] > 0
+
+
+async def test_a_greedy_tenant_waits_for_itself() -> None:
+    stage = gate(2)
+    done: list[str] = []
+    async with asyncio.TaskGroup() as group:
+        for _ in range(40):
+            group.create_task(hold(stage, "greedy", 0.002, done))
+        await asyncio.sleep(0.004)
+        for number in range(5):
+            group.create_task(hold(stage, f"modest {number}", 0.002, done))
+    last = max(done.index(f"modest {number}") for number in range(5))
+    assert last < 25, f"the modest were behind {last} others"
+
+
+async def test_the_entrance_refuses_who_would_wait_too_long() -> None:
+    stage = gate(1, burst_s=0.5, standing_s=0.5)
+    entrance = Admission([stage])
+    done: list[str] = []
+    await hold(stage, "a", 0.1, done)  # that is how long it takes
+    async with asyncio.TaskGroup() as group:
+        for _ in range(5):
+            entrance.check("greedy", time.monotonic())
+            group.create_task(hold(stage, "greedy", 0.1, done))
+            await asyncio.sleep(0)
+        with pytest.raises(Overloaded, match="at its limit") as refused:
+            entrance.check("greedy", time.monotonic())
+        assert refused.value.retry_after_s is not None
+        assert 1.0 <= refused.value.retry_after_s <= 2.2
+        entrance.check("modest", time.monotonic())
+        with pytest.raises(Overloaded):
+            entrance.check("modest", time.monotonic(), deadline_after(0.2, time.monotonic()))
+    entrance.check("greedy", time.monotonic())
+
+
+async def test_a_queue_that_never_empties_is_no_burst() -> None:
+    stage = gate(1, burst_s=10.0, standing_s=0.01)
+    entrance = Admission([stage])
+    done: list[str] = []
+    await hold(stage, "a", 0.05, done)
+    async with asyncio.TaskGroup() as group:
+        for _ in range(8):
+            group.create_task(hold(stage, "a", 0.05, done))
+        await asyncio.sleep(0.02)
+        entrance.check("a", time.monotonic())
+        await asyncio.sleep(0.12)
+        with pytest.raises(Overloaded):
+            entrance.check("a", time.monotonic())
+
+
+async def test_a_permit_that_comes_too_late_is_none() -> None:
+    stage = gate(1)
+    done: list[str] = []
+    await hold(stage, "a", 0.1, done)
+    holding = asyncio.create_task(hold(stage, "a", 0.1, done))
+    await asyncio.sleep(0)
+    with pytest.raises(DeadlineExceeded, match=r"no permit within the request's 0\.15 s"):
+        async with stage.permit("b", deadline_after(0.15, time.monotonic())):
+            pytest.fail("0.05 s are left, and it takes 0.1")
+    await holding
+    assert repr(stage) == "<Gate stage: 0 of 1, 0 waiting>"

@@ -19,21 +19,36 @@ from bench.connection import Connection
 LONGEST_US = 60_000_000
 CONNECT_TIMEOUT_S = 10.0
 CONNECTS_AT_ONCE = 100
+REFUSALS = (429, 503)
+REFUSED_S = 0.5
+"""A user's pause after a refusal."""
 
 
 class Measured:
     """What was seen: latencies in µs, time to the first byte of the body, statuses.
+
+    ``good`` and ``refused`` are the latencies of what had status 2xx, and 429 or 503.
 
     ``answered`` counts all responses from the first connection to the last, warm-up included.
     """
 
     def __init__(self) -> None:
         self.latency = HdrHistogram(1, LONGEST_US, 3)
+        self.good = HdrHistogram(1, LONGEST_US, 3)
+        self.refused = HdrHistogram(1, LONGEST_US, 3)
         self.first = HdrHistogram(1, LONGEST_US, 3)
         self.statuses: Counter[int] = Counter()
         self.body_bytes = 0
         self.seconds = 0.0
         self.answered = 0
+
+    def note(self, status: int, micros: int) -> None:
+        """Take note of a response's latency."""
+        self.latency.record_value(micros)
+        if 200 <= status < 300:
+            self.good.record_value(micros)
+        elif status in REFUSALS:
+            self.refused.record_value(micros)
 
     def report(self) -> dict[str, object]:
         """Return the figures: milliseconds, requests per second, share of errors."""
@@ -49,6 +64,8 @@ class Measured:
             "body_bytes": self.body_bytes,
             "seconds": round(self.seconds, 3),
             "latency_ms": percentiles(self.latency),
+            "answered_ms": percentiles(self.good),
+            "refused_ms": percentiles(self.refused),
             "first_byte_ms": percentiles(self.first),
         }
 
@@ -91,12 +108,12 @@ class Generator:
                 await self._until(due)
                 if connection is None or not connection.is_open:
                     connection = await self._connect(gate)
-                if connection is not None:
-                    await self._ask(connection, due)
-                # At least a moment, so that a server that refuses is not asked in a tight loop.
-                due = time.monotonic() + (think_s * (0.5 + spread.random()) or 0.0)
+                status = 0 if connection is None else await self._ask(connection, due)
+                due = time.monotonic() + think_s * (0.5 + spread.random())
                 if connection is None:
                     due += 0.1
+                elif status in REFUSALS:
+                    due += REFUSED_S  # who is told to come back later does not ask on and on
             if connection is not None:
                 connection.close()
 
@@ -170,8 +187,9 @@ class Generator:
             return None
         return connection
 
-    async def _ask(self, connection: Connection, due: float) -> None:
-        done = self._loop.create_future()
+    async def _ask(self, connection: Connection, due: float) -> int:
+        """Ask and return the status."""
+        done: asyncio.Future[int] = self._loop.create_future()
         clock = time.monotonic
 
         def first() -> None:
@@ -182,15 +200,15 @@ class Generator:
             self._answered += 1
             if self._measured is not None:
                 self._count(status)
-                self._measured.latency.record_value(_micros(clock() - due))
+                self._measured.note(status, _micros(clock() - due))
                 self._measured.body_bytes += body_bytes
             if not keep:
                 connection.close()
             if not done.done():
-                done.set_result(None)
+                done.set_result(status)
 
         connection.send(next(self._requests), answered, first)
-        await done
+        return await done
 
     def _count(self, status: int) -> None:
         if self._measured is not None:

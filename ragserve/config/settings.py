@@ -106,7 +106,7 @@ class AdmissionConfig(Section, frozen=True, forbid_unknown_fields=True):
     ] = 2.0
     wait_s: Annotated[
         float, _doc("The same while the queue is never empty: waiting would not help.", gt=0)
-    ] = 0.1
+    ] = 0.5
     llm_wait_s: Annotated[float, _doc("The same for the language model.", gt=0)] = 10.0
 
 

@@ -1,5 +1,8 @@
 """What the express lane answers: questions whose answer is in memory, ``/health`` and ``/ready``.
 
+It also refuses: while the server is at its limit a question whose answer is not in memory gets its
+503 here, before anything is spent on it.
+
 An answer from here is the one that aiohttp would have given, but for ``Server-Timing``: the same
 credentials are checked, the same bucket is drawn from, the same metrics are counted. Whatever is
 not certain at once is passed on: an unknown credential, an empty bucket, a question not in memory,
@@ -8,19 +11,25 @@ a header that could change the answer. Nothing here waits.
 
 from __future__ import annotations
 
+import functools
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol
 
+import msgspec
 import structlog
 
-from ragserve.cache.prepared import Prepared, assemble
+from ragserve.cache.prepared import Prepared, assemble, prepare
 from ragserve.config import LogConfig
 from ragserve.edge.address import Proxies
 from ragserve.edge.express import Memo, Plain
 from ragserve.edge.request_id import REQUEST_IDS
 from ragserve.edge.tally import Tally
+from ragserve.errors import Overloaded
+from ragserve.flow.admission import overloaded
 from ragserve.flow.principal import Principal, credential_of
+from ragserve.handlers.failure import describe
 
 log = structlog.get_logger("ragserve.access")
 
@@ -63,10 +72,17 @@ class Answers(Protocol):
         """Return the answer to exactly this body, if it is in memory and still true."""
 
 
-class Questions(NamedTuple):
-    """What questions need. ``classes``: path to its class of the limiter."""
+class Entrance(Protocol):
+    """Knows whether the server is at its limit."""
 
-    classes: dict[str, str]
+    def refusal(self, tenant: str, now: float, /) -> float:
+        """Return after how many seconds a tenant's question may come back; 0: it may begin."""
+
+
+class Questions(NamedTuple):
+    """What questions need. ``classes``: path to its class of the limiter, and to its entrance."""
+
+    classes: Mapping[str, tuple[str, Entrance]]
     answers: Answers
     authenticator: Authenticator
     limiter: Limiter
@@ -84,6 +100,8 @@ class Route(NamedTuple):
     tally: Tally
     page: Page | None = None
     route_class: str = ""
+    entrance: Entrance | None = None
+    refused: Tally | None = None
 
 
 class Ticket(NamedTuple):
@@ -115,9 +133,14 @@ class Lane:
                 b"GET", path.encode(), Tally(path, "GET", 200, express=True), page
             )
         if questions is not None:
-            for path, kind in questions.classes.items():
+            for path, (kind, entrance) in questions.classes.items():
                 self._routes[path.encode()] = Route(
-                    b"POST", path.encode(), Tally(path, "POST", 200, express=True), None, kind
+                    b"POST",
+                    path.encode(),
+                    Tally(path, "POST", 200, express=True),
+                    route_class=kind,
+                    entrance=entrance,
+                    refused=Tally(path, "POST", Overloaded.status, express=True),
                 )
             self._try_known = questions.authenticator.try_known
             self._try_prepared = questions.answers.try_prepared
@@ -166,7 +189,7 @@ class Lane:
                 return None
             prepared = self._try_prepared(principal.tenant, route.path, body, now)
             if prepared is None:
-                return None
+                return self._try_refuse(ticket, principal, address, now)
             # Last, for what is passed on draws from the bucket there.
             decision = self._try_take(principal, address, route.route_class, now)
             if decision is None:
@@ -180,6 +203,25 @@ class Lane:
             if self._until_log <= 0:
                 self._log(route, request_id, address, now)
         return answer
+
+    def _try_refuse(
+        self, ticket: Ticket, principal: Principal, address: str, now: float
+    ) -> bytes | None:
+        """Return a 503 if the server is at its limit."""
+        plain, route, _, _ = ticket
+        if route.entrance is None or route.refused is None:
+            return None
+        retry_after_s = route.entrance.refusal(principal.tenant, now)
+        if not retry_after_s:
+            return None
+        decision = self._try_take(principal, address, route.route_class, now)
+        if decision is None:
+            return None
+        request_id = REQUEST_IDS.encoded(plain.request_id)
+        head, body = _refusal(math.ceil(retry_after_s), len(request_id))
+        refusal = Prepared(head, body.replace(b"?" * len(request_id), request_id))
+        route.refused.count(time.monotonic() - now)
+        return assemble(refusal, decision.headers, request_id, now)
 
     def _log(self, route: Route, request_id: bytes, address: str, now: float) -> None:
         """Log one answer for ``log.access_sample`` of them."""
@@ -197,3 +239,13 @@ class Lane:
 
     def __repr__(self) -> str:
         return f"<Lane {'open' if self._is_open() else 'closed'}, {len(self.tickets)} heads known>"
+
+
+@functools.lru_cache(maxsize=1000)
+def _refusal(retry_after_s: int, id_length: int) -> tuple[bytes, bytes]:
+    """Return head and body of a refusal, question marks where the request's id belongs."""
+    error = overloaded(retry_after_s)
+    body = msgspec.json.encode(describe(error, "?" * id_length))
+    headers = {"Content-Type": "application/json", "Retry-After": str(retry_after_s)}
+    prepared = prepare(error.status, headers, body)
+    return prepared.head, body

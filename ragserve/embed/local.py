@@ -7,6 +7,8 @@ gathered becomes the next batch. An idle model waits ``window_ms`` for company f
 from __future__ import annotations
 
 import asyncio
+import os
+import threading
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +20,8 @@ import numpy.typing as npt
 from ragserve.config import EmbeddingConfig
 from ragserve.errors import Overloaded
 
+POLITE_NICE = 5
+"""A third of the usual share of a contended core."""
 Vectors = npt.NDArray[np.float32]
 
 
@@ -39,7 +43,9 @@ class _Waiting(NamedTuple):
 class LocalEmbedder:
     """An ``Embedder`` over a synchronous model."""
 
-    def __init__(self, model: Model, config: EmbeddingConfig) -> None:
+    def __init__(
+        self, model: Model, config: EmbeddingConfig, thread: ThreadPoolExecutor | None = None
+    ) -> None:
         self.name = model.name
         self.dimensions = model.dimensions
         self._model = model
@@ -48,14 +54,16 @@ class LocalEmbedder:
         self._limit = config.queue
         self._queue: deque[_Waiting] = deque()
         self._queued = 0
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="embed")
+        self._thread = thread or _polite_thread()
         self._work: asyncio.Task[None] | None = None
 
     @classmethod
     async def open(cls, config: EmbeddingConfig) -> LocalEmbedder:
         """Load the model in a thread and embed once, so that the first question is not slow."""
-        model = await asyncio.to_thread(_load, config)
-        embedder = cls(model, config)
+        thread = _polite_thread()
+        # Loaded there, so that the threads that a runtime starts are polite, too.
+        model = await asyncio.get_running_loop().run_in_executor(thread, _load, config)
+        embedder = cls(model, config, thread)
         await embedder.embed(["warm"])
         return embedder
 
@@ -123,6 +131,15 @@ class LocalEmbedder:
 
     def __repr__(self) -> str:
         return f"<LocalEmbedder {self.name}, {self._queued} texts waiting>"
+
+
+def _polite_thread() -> ThreadPoolExecutor:
+    """Return a thread that steps back behind the event loop where both want the same core."""
+    return ThreadPoolExecutor(1, thread_name_prefix="embed", initializer=_step_back)
+
+
+def _step_back() -> None:
+    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), POLITE_NICE)
 
 
 def _load(config: EmbeddingConfig) -> Model:

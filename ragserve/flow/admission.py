@@ -6,6 +6,7 @@ the most impatient of them allows, or than it has time.
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Sequence
 
@@ -23,6 +24,11 @@ class Admission:
 
     def __init__(self, gates: Sequence[Gate], rng: random.Random | None = None) -> None:
         self.gates = tuple(gates)
+        self._refused = {
+            (gate.name, reason): ADMISSION_REFUSED.labels(gate.name, reason)
+            for gate in self.gates
+            for reason in ("queue", "deadline")
+        }
         self._rng = rng or random.Random()  # noqa: S311 - spreads load, guards nothing
 
     def refusal(self, tenant: str, now: float, deadline: Deadline | None = None) -> float:
@@ -45,7 +51,7 @@ class Admission:
             raise overloaded(retry_after_s)
 
     def _count(self, gate: Gate, reason: str, expected_s: float) -> float:
-        ADMISSION_REFUSED.labels(gate.name, reason).inc()
+        self._refused[gate.name, reason].inc()
         return expected_s + self._rng.uniform(*RETRY_S)
 
     def __repr__(self) -> str:
@@ -55,6 +61,6 @@ class Admission:
 def overloaded(retry_after_s: float) -> Overloaded:
     """Return the error of a request that is refused."""
     return Overloaded(
-        f"the server is at its limit; try again in {retry_after_s:.1f} s",
+        f"the server is at its limit; try again in {math.ceil(retry_after_s)} s",
         retry_after_s=retry_after_s,
     )

@@ -19,6 +19,8 @@ from ragserve.flow.gradient import Gradient
 
 STANDING_S = 0.1
 """A queue that has not been empty for so long is no burst."""
+FIRST = 50
+"""Calls before anything is known: the first ones find everything cold."""
 STEP = 1.05
 """The estimate of the median moves by this factor with each call."""
 
@@ -50,6 +52,7 @@ class Gate:
         self.used = 0
         self.typical_s = 0.0
         self._mean_s = 0.0
+        self._calls = 0
         self._burst_s = burst_s
         self._standing_s = standing_s
         self._queue: FairQueue[_Waiter] = FairQueue()
@@ -62,7 +65,7 @@ class Gate:
 
     def expected_wait_s(self, tenant: str) -> float:
         """Return how long a request of ``tenant`` would wait, if all went on as it goes."""
-        if self.used < self.limit.limit and not self._queue:
+        if self._calls < FIRST or (self.used < self.limit.limit and not self._queue):
             return 0.0
         return (self._queue.rank(tenant) + 1) * self._mean_s / max(1, self.limit.limit)
 
@@ -137,9 +140,10 @@ class Gate:
             self._busy_since = float("inf")
 
     def _learn(self, seconds: float) -> None:
-        if not self._mean_s:
-            self._mean_s = self.typical_s = seconds
-        self._mean_s += 0.02 * (seconds - self._mean_s)
+        self._calls += 1
+        if self._calls == 1:
+            self.typical_s = seconds
+        self._mean_s += max(0.02, 1 / self._calls) * (seconds - self._mean_s)
         self.typical_s *= STEP if seconds > self.typical_s else 1 / STEP
 
     def _too_late(self, deadline: Deadline) -> DeadlineExceeded:

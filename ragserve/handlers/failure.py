@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import structlog
 
-from ragserve.errors import RagserveError
+from ragserve.errors import Overloaded, RagserveError
 from ragserve.schema import ErrorBody, ErrorResponse
 
 log = structlog.get_logger(__name__)
@@ -17,7 +17,8 @@ def describe(error: Exception, request_id: str) -> ErrorResponse:
     shown without details.
     """
     if isinstance(error, RagserveError):
-        if error.status >= 500:
+        # Refusals come in thousands, when there is the least time to write; they are counted.
+        if error.status >= 500 and not isinstance(error, Overloaded):
             log.warning("request_failed", code=error.code, error=error.message)
         body = ErrorBody(error.message, error.type, error.param, error.code, request_id)
     else:

@@ -63,7 +63,10 @@ class Answering:
         self, asked: Asked, context: Context, _flight: Flight[Event, Any]
     ) -> Made[SearchResponse]:
         """Return passages, best first."""
-        _, found = await self._find(asked, asked.text, context, with_vector=asked.mode != "lexical")
+        async with self._gates.compute.permit(context.tenant, context.deadline):
+            _, found = await self._find(
+                asked, asked.text, context, with_vector=asked.mode != "lexical"
+            )
         response = SearchResponse(
             list(found.results), asked.mode, list(found.degraded) or msgspec.UNSET
         )
@@ -77,8 +80,7 @@ class Answering:
         if with_vector:
             check_embedder(asked.collection, self._embedder.name, self._embedder.dimensions)
             with context.stage("embed"):
-                async with self._gates.embed.permit(context.tenant, context.deadline):
-                    vector = await self._vectors.of_question(text)
+                vector = await self._vectors.of_question(text)
         question = Question(text, vector, asked.top_k, asked.mode, asked.filter)
         with context.stage("retrieve"):
             async with self._gates.database.permit(context.tenant, context.deadline):
@@ -92,16 +94,23 @@ class Answering:
     ) -> Made[QueryResponse]:
         """Return an answer; the flight publishes its sources and words as they come."""
         text = await self._standalone(asked, context)
-        vector, found = await self._find(asked, text, context, with_vector=True)
-        degraded = list(found.degraded)
-        terms = analyzer_of(asked.collection.language).terms
-        passages = relevant(found, text, self._answer.min_similarity, terms)
-        with context.stage("generate"):
-            answer = await self._generate(asked, passages, degraded, context, flight)
-            if answer is None:
-                answer = await self._extract(asked, text, vector, passages)
-                flight.publish(_sources(passages))
-                flight.publish(delta(answer.text))
+        compute = self._gates.compute
+        answer: Answer | None = None
+        async with compute.permit(context.tenant, context.deadline):
+            vector, found = await self._find(asked, text, context, with_vector=True)
+            degraded = list(found.degraded)
+            terms = analyzer_of(asked.collection.language).terms
+            passages = relevant(found, text, self._answer.min_similarity, terms)
+            if self._model is None or not passages:
+                with context.stage("generate"):
+                    answer = await self._extract(asked, text, vector, passages, flight)
+        if answer is None:
+            with context.stage("generate"):
+                answer = await self._generate(asked, passages, degraded, context, flight)
+        if answer is None:
+            async with compute.permit(context.tenant, context.deadline):
+                with context.stage("generate"):
+                    answer = await self._extract(asked, text, vector, passages, flight)
         ANSWERS.labels(_kind(answer)).inc()
         for dependency in degraded:
             DEGRADED.labels(dependency).inc()
@@ -135,8 +144,8 @@ class Answering:
         context: Context,
         flight: Flight[Event, Any],
     ) -> Answer | None:
-        """Return the model's answer; None without a model, or if it failed unheard."""
-        if self._model is None or not passages:
+        """Return the model's answer; None if it failed unheard."""
+        if self._model is None:
             return None
         prompt = self._model.prompt(asked.text, passages, asked.conversation)
         flight.publish(_sources(prompt.passages))
@@ -167,11 +176,16 @@ class Answering:
             return None
 
     async def _extract(
-        self, asked: Asked, text: str, vector: Array | None, passages: Sequence[SearchResult]
+        self,
+        asked: Asked,
+        text: str,
+        vector: Array | None,
+        passages: Sequence[SearchResult],
+        flight: Flight[Event, Any],
     ) -> Answer:
         if vector is None:
             raise Unavailable("embedder: no answer, and none can be extracted without it")
-        return await extract_answer(
+        answer = await extract_answer(
             text,
             vector,
             passages,
@@ -180,6 +194,9 @@ class Answering:
             limit=self._answer.sentences,
             min_similarity=self._answer.min_similarity,
         )
+        flight.publish(_sources(passages))
+        flight.publish(delta(answer.text))
+        return answer
 
 
 def _sources(passages: Sequence[SearchResult]) -> Sources:

@@ -10,11 +10,21 @@ from ragserve.flow.gate import Gate
 from ragserve.flow.gradient import Gradient
 from ragserve.metrics import GATE_LIMIT, GATE_USED, GATE_WAITING
 
+LOCAL_AT_ONCE = 12
+"""Enough for the model's batches; more would only wait for this core, and make all others wait."""
+REMOTE_AT_ONCE = 256
+"""These wait for another machine's model."""
+
 
 class Gates(NamedTuple):
-    """``embed``: texts becoming vectors; ``database``: searches; ``llm``: answers being written."""
+    """The stages' gates.
 
-    embed: Gate
+    ``compute`` is everything up to the language model, which shares this process's model and core:
+    the question's vector, the search, and sentences picked out where no model writes. ``database``
+    is the search within it, ``llm`` an answer being written.
+    """
+
+    compute: Gate
     database: Gate
     llm: Gate
 
@@ -41,8 +51,9 @@ def open_gates(config: Config, connections: int) -> Gates:
         return opened
 
     burst_s, standing_s = settings.burst_s, settings.wait_s
+    at_once = REMOTE_AT_ONCE if config.embedding.provider == "openai" else LOCAL_AT_ONCE
     return Gates(
-        gate("embed", 2 * config.embedding.batch_size, burst_s, standing_s),
+        gate("compute", at_once, burst_s, standing_s),
         # One connection is left for what is no question: keys, collections, health.
         gate("database", connections - 1, burst_s, standing_s),
         gate("llm", config.llm.connections * servers, settings.llm_wait_s, settings.llm_wait_s),

@@ -97,7 +97,11 @@ def create_lane(config: Config, app: web.Application) -> Lane:
     """Return the express lane of a running application."""
     services = app[SERVICES]
     ready = prepare_json(ReadyResponse("ready"))
-    classes = {"/v1/query": "query", "/v1/search": "search"}
+    pipeline = services.pipeline
+    classes = {
+        "/v1/query": ("query", pipeline.entrance),
+        "/v1/search": ("search", pipeline.search_entrance),
+    }
     return Lane(
         config.log,
         lambda: services.phase == "ready",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import resource
 import signal
@@ -31,6 +32,8 @@ STREAM_END_S = 1.0
 """Streams that are ended get so long to tell their clients."""
 RELOAD_S = 60.0
 """A process that begins again may take so long to start."""
+GC_THRESHOLDS = (5_000, 20, 50)
+"""Nearly everything goes by reference counting; requests leave no cycles unless they fail."""
 MIN_OPEN_FILES = 4096
 
 
@@ -67,6 +70,7 @@ async def run_worker(
     try:
         site = make_site(runner, listener, config, app)
         await site.start()
+        settle_garbage()
         app[SERVICES].phase = "ready"
         notifier.ready()
         warn_of_limits(server.backlog)
@@ -118,6 +122,16 @@ async def _drain(services: Services, timeout_s: float) -> None:
     )
     services.streams.end()
     await services.in_flight.wait_none(STREAM_END_S)
+
+
+def settle_garbage() -> None:
+    """Keep the collector away from what lives as long as the worker, and let it come less often.
+
+    A full collection looked at all modules and models: 124 ms in which no stream moved.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
 
 
 def warn_of_limits(backlog: int) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 from structlog.testing import capture_logs
 
@@ -8,7 +10,7 @@ from ragserve.edge.express import parse_plain
 from ragserve.edge.lane import Lane, Questions
 from ragserve.flow.principal import OWNER
 from tests.edge.vectors import get, post
-from tests.edge.wire import Echo, make_lane
+from tests.edge.wire import OPEN, Echo, make_lane
 
 
 def ticket_of(lane: Lane, data: bytes) -> object:
@@ -57,7 +59,7 @@ def test_what_is_not_known_draws_no_tokens() -> None:
             return self if len(taken) < 2 else None
 
     known = Counting()
-    questions = Questions({"/v1/query": "query"}, known, known, known)
+    questions = Questions({"/v1/query": ("query", OPEN)}, known, known, known)
     lane = Lane(LogConfig(access=False), lambda: True, {}, questions)
     for data, answered, drawn in (
         (post(b"?"), False, 0),
@@ -69,6 +71,36 @@ def test_what_is_not_known_draws_no_tokens() -> None:
         answer = lane.answer(ticket, data.partition(b"\r\n\r\n")[2], "::1", 0.0)  # type: ignore[arg-type]
         assert (answer is not None, len(taken)) == (answered, drawn)
     assert taken[0] == (OWNER, "::1", "query", 0.0)
+
+
+@pytest.mark.parametrize(("wait_s", "status"), [(0.0, None), (1.2, 503)])
+def test_at_the_limit_what_is_not_in_memory_is_refused(wait_s: float, status: int | None) -> None:
+    """A kept answer is given all the same; the refusal says when to come back."""
+
+    class Busy:
+        def refusal(self, tenant: str, now: float) -> float:
+            return wait_s
+
+    known = Echo()
+    questions = Questions({"/v1/query": ("query", Busy())}, known, known, known)
+    lane = Lane(LogConfig(access=False), lambda: True, {}, questions)
+    kept = lane.answer(ticket_of(lane, post(b"{}")), b"{}", "::1", 0.0)  # type: ignore[arg-type]
+    assert kept is not None
+    assert kept.startswith(b"HTTP/1.1 200 ")
+    ticket = ticket_of(lane, post(b"?", b"X-Request-ID: a"))
+    answer = lane.answer(ticket, b"?", "::1", 0.0)  # type: ignore[arg-type]
+    if status is None:
+        assert answer is None
+        return
+    assert answer is not None
+    head, _, body = answer.partition(b"\r\n\r\n")
+    lines = head.split(b"\r\n")
+    assert lines[0] == b"HTTP/1.1 503 Service Unavailable"
+    assert {b"Retry-After: 2", b"X-Request-ID: a", b"RateLimit: 1"} <= set(lines)
+    error = json.loads(body)["error"]
+    assert error["request_id"] == "a"
+    assert (error["type"], error["code"]) == ("overloaded_error", "overloaded")
+    assert error["message"] == "the server is at its limit; try again in 2 s"
 
 
 def test_a_closed_lane_answers_nothing() -> None:
@@ -92,7 +124,7 @@ def test_the_access_log_is_sampled(sample: int, lines: int) -> None:
         LogConfig(access_sample=sample),
         lambda: True,
         {"/ready": make_lane()._routes[b"/ready"].page},  # type: ignore[dict-item]
-        Questions({"/v1/query": "query"}, known, known, known),
+        Questions({"/v1/query": ("query", OPEN)}, known, known, known),
     )
     with capture_logs() as logs:
         for data in [post(b"{}", b"X-Request-ID: a"), get()] * 12:

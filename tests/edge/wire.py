@@ -16,6 +16,7 @@ from ragserve.cache.prepared import Prepared, prepare_json
 from ragserve.config import LogConfig
 from ragserve.edge.lane import Lane, Questions
 from ragserve.edge.protocol import Connection
+from ragserve.flow.admission import Admission
 from ragserve.flow.principal import OWNER, Principal, credential_of
 
 TURNS = 12
@@ -36,6 +37,10 @@ class Outcome(NamedTuple):
 
     answers: tuple[Answer, ...]
     closed: bool
+
+
+OPEN = Admission(())
+"""An entrance that refuses nobody."""
 
 
 class Echo:
@@ -84,7 +89,7 @@ def make_lane() -> Lane:
         LogConfig(access=False),
         lambda: True,
         {"/ready": lambda _: ready},
-        Questions({"/v1/query": "query"}, known, known, known),
+        Questions({"/v1/query": ("query", OPEN)}, known, known, known),
     )
 
 

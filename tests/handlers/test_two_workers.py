@@ -13,6 +13,7 @@ import pytest
 
 from ragserve.errors import Unavailable
 from ragserve.metrics import EMBEDDING_CACHE
+from ragserve.store.redis import PAUSE_S
 from tests.conftest import Api, configured, serving
 from tests.handlers.test_ask import OFFICE, TRAVEL
 from tests.handlers.test_cache import CHANGED, LUNCH, Answering, ask, made
@@ -206,6 +207,7 @@ async def test_a_slow_redis_is_waited_for_up_to_its_deadline(
             slow.delay_s = 60.0
             for number in range(6):
                 await ask(api, {"query": f"lunch {number}"})
+                await asyncio.sleep(PAUSE_S)
             assert not api.services.redis.reachable
 
 

@@ -4,6 +4,7 @@ from ragserve.config.load import load_config
 from ragserve.config.redact import redacted, secrets_of
 from ragserve.config.render import render, render_defaults
 from ragserve.config.settings import (
+    AddressRateConfig,
     AdmissionConfig,
     AnswerConfig,
     AuthConfig,
@@ -23,9 +24,11 @@ from ragserve.config.settings import (
     ServerConfig,
     StorageConfig,
     StreamConfig,
+    TenantRateConfig,
 )
 
 __all__ = [
+    "AddressRateConfig",
     "AdmissionConfig",
     "AnswerConfig",
     "AuthConfig",
@@ -45,6 +48,7 @@ __all__ = [
     "ServerConfig",
     "StorageConfig",
     "StreamConfig",
+    "TenantRateConfig",
     "load_config",
     "redacted",
     "render",

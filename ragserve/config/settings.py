@@ -94,6 +94,24 @@ class RateConfig(Section, frozen=True, forbid_unknown_fields=True):
     ingest_per_minute: Annotated[int, _doc("What writes documents and collections.", ge=0)] = 0
     admin_per_minute: Annotated[int, _doc("Keys and caches.", ge=0)] = 0
 
+    @property
+    def classes(self) -> dict[str, int]:
+        """Return the limit of each class of routes."""
+        return {
+            "query": self.query_per_minute,
+            "search": self.search_per_minute,
+            "ingest": self.ingest_per_minute,
+            "admin": self.admin_per_minute,
+        }
+
+
+class TenantRateConfig(RateConfig, frozen=True, forbid_unknown_fields=True):
+    """Requests a minute of all keys of a tenant together; 0: any number."""
+
+
+class AddressRateConfig(RateConfig, frozen=True, forbid_unknown_fields=True):
+    """Requests a minute from one address, whatever its keys; 0: any number."""
+
 
 class AdmissionConfig(Section, frozen=True, forbid_unknown_fields=True):
     """What happens to questions that come faster than they can be answered."""
@@ -326,6 +344,8 @@ class Config(Section, frozen=True, forbid_unknown_fields=True):
     limits: LimitsConfig = LimitsConfig()
     auth: AuthConfig = AuthConfig()
     rate: RateConfig = RateConfig()
+    tenant_rate: TenantRateConfig = TenantRateConfig()
+    address_rate: AddressRateConfig = AddressRateConfig()
     admission: AdmissionConfig = AdmissionConfig()
     storage: StorageConfig = StorageConfig()
     database: DatabaseConfig = DatabaseConfig()

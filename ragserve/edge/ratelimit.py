@@ -1,181 +1,106 @@
-"""How often a client may ask: token buckets for each key (or address) and class of route.
+"""How often a client may ask: a middleware over token buckets.
 
-With Redis the buckets are those of all workers and hosts: a worker takes a few tokens at a time
-and gives out of its hand, without asking. Without, or while it is away, each worker has a bucket of
-its own with its share of the rate. Redis failing never fails a request.
+A request draws from a bucket of its key (or its address, without a key), one of its tenant and one
+of its address, in its class of routes, where there is a limit; it passes if all have a token.
 """
 
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
-from ragserve.config import RateConfig
+from ragserve.config import Config, RateConfig
 from ragserve.edge.address import ADDRESS, identity_of
 from ragserve.edge.auth import SCOPE
-from ragserve.errors import TooManyRequests, Unavailable
-from ragserve.flow.bucket import Buckets, Decision, Rate
+from ragserve.edge.quota import Quota
+from ragserve.errors import TooManyRequests
+from ragserve.flow.bucket import Decision
 from ragserve.flow.principal import Principal
 from ragserve.handlers import DECISION, PRINCIPAL
-from ragserve.metrics import RATE_LIMITED
 from ragserve.store.shares import Shares
 
-IDENTITIES = 100_000
-"""Per class; who asked longest ago is forgotten, and starts with a full bucket of its worker's."""
-DECISIONS = 10_000
-"""Heads are the same for the same number of tokens left."""
-LEASE_S = 0.1
-"""A lease is what comes in this time, shared among the host's workers, or a single token."""
+Identify = Callable[[Principal, str], str]
+FREE = Decision()
 
 
-class Hand:
-    """Tokens that a worker has taken for an identity, and what was left in Redis then."""
-
-    __slots__ = ("left", "tokens")
-
-    def __init__(self) -> None:
-        self.tokens = 0
-        self.left = 0
+def by_key(principal: Principal, address: str) -> str:
+    """Return the key that asks, or the address without one."""
+    return principal.id or identity_of(address)
 
 
-class Rule:
-    """A class of routes and its limit, ``per_minute`` requests for each identity."""
-
-    def __init__(self, name: str, per_minute: int, workers: int) -> None:
-        self.name = name
-        self.rate = Rate.per_minute(per_minute)
-        self.lease = max(1, round(per_minute / 60 * LEASE_S / workers))
-        self.local = Buckets(Rate.per_minute(per_minute / workers), IDENTITIES)
-        self.hands: dict[str, Hand] = {}
-        self.asking: dict[str, asyncio.Task[float]] = {}
-        self._per_minute = per_minute
-        self._decisions: dict[int, Decision] = {}
-        self._policy = f'"{name}";q={per_minute};w=60'
-
-    def decision(self, left: float) -> Decision:
-        """Return that a request may pass while so many tokens are left."""
-        whole = max(0, int(left))
-        known = self._decisions.get(whole)
-        if known is not None:
-            return known
-        if len(self._decisions) >= DECISIONS:
-            self._decisions.clear()
-        reset_s = math.ceil((self._per_minute - whole) * self.rate.interval_s)
-        fields = (
-            ("RateLimit-Policy", self._policy),
-            ("RateLimit", f'"{self.name}";r={whole};t={reset_s}'),
-            ("x-ratelimit-limit-requests", str(self._per_minute)),
-            ("x-ratelimit-remaining-requests", str(whole)),
-            ("x-ratelimit-reset-requests", f"{reset_s}s"),
-        )
-        lines = "".join(f"{name}: {value}\r\n" for name, value in fields)
-        decision = self._decisions[whole] = Decision(fields, lines.encode())
-        return decision
-
-    def refusal(self, wait_s: float) -> TooManyRequests:
-        """Return the error for a request that may not pass."""
-        RATE_LIMITED.labels(self.name).inc()
-        return TooManyRequests(
-            f"{self.name}: {self._per_minute} requests a minute are allowed;"
-            f" try again in {wait_s:.1f} s",
-            retry_after_s=wait_s,
-        )
+def by_tenant(principal: Principal, _address: str) -> str:
+    """Return whose key asks."""
+    return principal.tenant
 
 
-_FREE = Decision()
+def by_address(_principal: Principal, address: str) -> str:
+    """Return where the request is from, whatever its key."""
+    return identity_of(address)
 
 
 class RateLimiter:
     """The limits of a worker, one of ``workers`` on its host."""
 
-    def __init__(self, config: RateConfig, workers: int, shares: Shares | None) -> None:
-        limits = {
-            "query": config.query_per_minute,
-            "search": config.search_per_minute,
-            "ingest": config.ingest_per_minute,
-            "admin": config.admin_per_minute,
-        }
-        self._shares = shares
-        self._rules = {
-            name: Rule(name, limit, workers) for name, limit in limits.items() if limit > 0
-        }
+    def __init__(self, config: Config, workers: int, shares: Shares | None) -> None:
+        kinds: tuple[tuple[str, RateConfig, Identify], ...] = (
+            ("", config.rate, by_key),
+            ("tenant-", config.tenant_rate, by_tenant),
+            ("address-", config.address_rate, by_address),
+        )
+        self._limits: dict[str, list[tuple[Identify, Quota]]] = {}
+        for prefix, rates, identify in kinds:
+            for name, per_minute in rates.classes.items():
+                if per_minute > 0:
+                    quota = Quota(f"{prefix}{name}", per_minute, workers, shares)
+                    self._limits.setdefault(name, []).append((identify, quota))
+
+    def __bool__(self) -> bool:
+        return bool(self._limits)
 
     def try_take(
         self, principal: Principal, address: str, route_class: str, now: float
     ) -> Decision | None:
         """Count a request; None, and nothing counted, if it may not pass without waiting."""
-        rule = self._rules.get(route_class)
-        if rule is None:
-            return _FREE
-        identity = principal.id or identity_of(address)
-        if self._shares is None or not self._shares.reachable:
-            left = rule.local.try_take(identity, now)
-            return None if left < 0 else rule.decision(left)
-        hand = rule.hands.get(identity)
-        if hand is None or hand.tokens == 0:
-            return None
-        hand.tokens -= 1
-        return rule.decision(hand.left + hand.tokens)
+        limits = self._limits.get(route_class)
+        if limits is None:
+            return FREE
+        least = float("inf")
+        decisive: Quota | None = None
+        for number, (identify, quota) in enumerate(limits):
+            left = quota.try_take(identify(principal, address), now)
+            if left < 0:
+                for earlier, before in limits[:number]:
+                    before.give_back(earlier(principal, address))
+                return None
+            if left < least:
+                least, decisive = left, quota
+        return FREE if decisive is None else decisive.decision(least)
 
     async def take(
         self, principal: Principal, address: str, route_class: str, now: float
     ) -> Decision:
         """Count a request; raise ``TooManyRequests`` if it may not pass."""
-        decision = self.try_take(principal, address, route_class, now)
-        if decision is not None:
-            return decision
-        rule = self._rules[route_class]
-        identity = principal.id or identity_of(address)
-        while self._shares is not None and self._shares.reachable:
-            asking = rule.asking.get(identity)
-            if asking is None:
-                asking = asyncio.create_task(self._fill(rule, identity, self._shares))
-                rule.asking[identity] = asking
+        taken: list[tuple[float, Quota, str]] = []
+        for identify, quota in self._limits.get(route_class, ()):
+            identity = identify(principal, address)
             try:
-                # Whoever leaves must not take the others' tokens along.
-                wait_s = await asyncio.shield(asking)
-            except Unavailable:
-                break
-            decision = self.try_take(principal, address, route_class, now)
-            if decision is not None:
-                return decision
-            if wait_s > 0:
-                raise rule.refusal(wait_s)
-        wait_s = rule.local.take(identity, now)
-        if wait_s > 0:
-            raise rule.refusal(wait_s)
-        return rule.decision(rule.local.left(identity, now))
+                taken.append((await quota.take(identity, now), quota, identity))
+            except TooManyRequests:
+                for _, before, earlier in taken:
+                    before.give_back(earlier)
+                raise
+        if not taken:
+            return FREE
+        least, decisive, _ = min(taken, key=lambda one: one[0])
+        return decisive.decision(least)
 
     async def close(self) -> None:
-        """Give back what is in hand: another worker may need it."""
-        shares = self._shares
-        if shares is None:
-            return
-        returned = [
-            shares.take(identity, rule.rate, -hand.tokens)
-            for rule in self._rules.values()
-            for identity, hand in rule.hands.items()
-            if hand.tokens
-        ]
-        await asyncio.gather(*returned, return_exceptions=True)
-
-    async def _fill(self, rule: Rule, identity: str, shares: Shares) -> float:
-        """Take a hand of tokens; return how long to wait if there is none."""
-        try:
-            lease = await shares.take(identity, rule.rate, rule.lease)
-        finally:
-            del rule.asking[identity]
-        hand = rule.hands.pop(identity, None) or Hand()
-        rule.hands[identity] = hand
-        hand.tokens += lease.tokens
-        hand.left = lease.left
-        if len(rule.hands) > IDENTITIES:
-            del rule.hands[next(iter(rule.hands))]
-        return lease.wait_s
+        """Give back what is in hand."""
+        quotas = (quota for limits in self._limits.values() for _, quota in limits)
+        await asyncio.gather(*(quota.close() for quota in quotas))
 
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]

@@ -76,6 +76,11 @@ class Buckets:
             del self._full_at[next(iter(self._full_at))]
         return max(0.0, left)
 
+    def give_back(self, identity: str) -> None:
+        """Return a token that was taken in vain."""
+        if identity in self._full_at:
+            self._full_at[identity] -= self.rate.interval_s
+
     def wait_s(self, identity: str, now: float) -> float:
         """Return how long to wait for a token; take none."""
         return self.rate.take(self._full_at.get(identity, now), now)[1]

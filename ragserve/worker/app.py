@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
-import msgspec
 from aiohttp import web
 
 from ragserve.cache import Answers
@@ -82,12 +81,14 @@ def create_app(
         async with open_services(config, data_dir, dsn, workers=workers) as opened:
             app[SERVICES] = opened
             shares = Shares(opened.redis, config.redis.prefix) if opened.redis else None
-            limiter = app[LIMITER] = RateLimiter(config.rate, workers, shares)
+            limiter = app[LIMITER] = RateLimiter(config, workers, shares)
             yield
             await limiter.close()
 
     app[PROXIES] = Proxies(config.server.trusted_proxies)
-    if any(msgspec.structs.astuple(config.rate)):
+    if any(
+        any(one.classes.values()) for one in (config.rate, config.tenant_rate, config.address_rate)
+    ):
         app.on_response_prepare.append(tell)
     app.cleanup_ctx.extend((presence, services))
     return app

@@ -7,10 +7,9 @@ import random
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
-import msgspec
 import pytest
 
-from ragserve.config import RateConfig, RedisConfig
+from ragserve.config import AddressRateConfig, Config, RateConfig, RedisConfig, TenantRateConfig
 from ragserve.edge.ratelimit import RateLimiter
 from ragserve.errors import TooManyRequests
 from ragserve.flow.bucket import Rate
@@ -19,7 +18,7 @@ from ragserve.store.redis import Redis
 from ragserve.store.shares import Shares
 from tests.redis_server import RedisServer, redis_server
 
-QUERIES = RateConfig(query_per_minute=60)
+QUERIES = Config(rate=RateConfig(query_per_minute=60))
 KEY = Principal("k1", "default", frozenset())
 
 
@@ -94,10 +93,48 @@ async def test_what_the_head_says() -> None:
     assert decision.headers.startswith(b'RateLimit-Policy: "query";q=60;w=60\r\nRateLimit: ')
 
 
+async def test_a_tenant_has_a_bucket_for_all_its_keys() -> None:
+    """Two keys share it; what it refuses takes nothing from the key's own."""
+    config = Config(
+        rate=RateConfig(query_per_minute=40), tenant_rate=TenantRateConfig(query_per_minute=60)
+    )
+    limiter = RateLimiter(config, 1, None)
+    other = Principal("k2", "default", frozenset())
+    stranger = Principal("k3", "elsewhere", frozenset())
+    assert await admitted(limiter, KEY, 100, 0.0) == 40
+    assert await admitted(limiter, other, 100, 0.0) == 20
+    assert await admitted(limiter, stranger, 100, 0.0) == 40
+    with pytest.raises(TooManyRequests, match="tenant-query: 60 requests a minute"):
+        await limiter.take(other, "192.0.2.1", "query", 0.0)
+    decision = limiter.try_take(other, "192.0.2.1", "query", 10.0)
+    assert decision is not None
+    assert ("RateLimit", '"tenant-query";r=9;t=51') in decision.fields
+
+
+async def test_an_address_has_a_bucket_whatever_its_keys() -> None:
+    """Keys do not help; an IPv6 network of 64 bits is one address."""
+    limiter = RateLimiter(Config(address_rate=AddressRateConfig(query_per_minute=2)), 1, None)
+    for number in range(3):
+        who = Principal(f"k{number}", f"t{number}", frozenset())
+        decision = limiter.try_take(who, f"2001:db8::{number}", "query", 0.0)
+        assert (decision is not None) == (number < 2)
+    assert limiter.try_take(KEY, "2001:db8:0:1::1", "query", 0.0) is not None
+
+
+async def test_classes_do_not_share_a_bucket_in_redis(server: RedisServer) -> None:
+    """Searches leave the questions of the same key alone."""
+    config = Config(rate=RateConfig(query_per_minute=5, search_per_minute=5))
+    async with connected(server) as redis:
+        limiter = RateLimiter(config, 1, Shares(redis, "t:"))
+        assert await admitted(limiter, KEY, 10, 0.0) == 5
+        for _ in range(5):
+            await limiter.take(KEY, "::1", "search", 0.0)
+
+
 async def test_a_trace_of_ten_minutes(server: RedisServer) -> None:
     """Four workers of two hosts on one Redis admit burst + rate × time + workers × k at most."""
     clock, rng = Clock(), random.Random(7)
-    config = RateConfig(query_per_minute=600)
+    config = Config(rate=RateConfig(query_per_minute=600))
     async with connected(server) as one, connected(server) as two:
         limiters = [
             RateLimiter(config, 2, Shares(redis, "t:", clock)) for redis in (one, one, two, two)
@@ -116,7 +153,7 @@ async def test_a_trace_of_ten_minutes(server: RedisServer) -> None:
 async def test_what_is_in_hand_is_given_back(server: RedisServer) -> None:
     """A worker that ends leaves its tokens to the others."""
     clock = Clock()
-    config = RateConfig(query_per_minute=6000)
+    config = Config(rate=RateConfig(query_per_minute=6000))
     async with connected(server) as redis:
         limiters = [RateLimiter(config, 1, Shares(redis, "t:", clock)) for _ in range(2)]
         assert await admitted(limiters[0], KEY, 1, 0.0) == 1
@@ -127,7 +164,9 @@ async def test_what_is_in_hand_is_given_back(server: RedisServer) -> None:
 async def test_many_at_once_ask_redis_once(server: RedisServer) -> None:
     """Those who come while tokens are fetched wait for the same; one who leaves is no matter."""
     async with connected(server) as redis:
-        limiter = RateLimiter(RateConfig(query_per_minute=6000), 1, Shares(redis, "t:"))
+        limiter = RateLimiter(
+            Config(rate=RateConfig(query_per_minute=6000)), 1, Shares(redis, "t:")
+        )
         asking = [asyncio.create_task(limiter.take(KEY, "::1", "query", 0.0)) for _ in range(25)]
         await asyncio.sleep(0)
         asking.pop(0).cancel()
@@ -167,4 +206,4 @@ async def test_the_script_and_the_bucket_agree(server: RedisServer) -> None:
 
 def test_the_defaults_limit_nothing() -> None:
     """Limits are an operator's choice."""
-    assert set(msgspec.structs.astuple(RateConfig())) == {0}
+    assert not RateLimiter(Config(), 1, None)

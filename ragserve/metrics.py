@@ -130,6 +130,11 @@ STREAMS_OPEN = Gauge("ragserve_streams_open", "Answers being streamed now.")
 STREAMS = Counter(
     "ragserve_streams_total", "Streams by how they ended: finished, failed or left.", ["result"]
 )
+CLIENTS_DROPPED = Counter(
+    "ragserve_clients_dropped_total",
+    "Connections closed: too many from an address, a head that never ends, answers not read.",
+    ["reason"],
+)
 STREAMS_CUT_OFF = Counter(
     "ragserve_streams_cut_off_total", "Streams ended because their reader did not read.", ["reason"]
 )

@@ -62,6 +62,18 @@ class LimitsConfig(Section, frozen=True, forbid_unknown_fields=True):
 
     body_bytes: Annotated[int, _doc("Largest request body.", ge=1024)] = 64 * 1024**2
     body_timeout_s: Annotated[float, _doc("A body must have arrived by then.", gt=0)] = 60.0
+    body_bytes_per_s: Annotated[
+        int, _doc("A body that comes slower is given up, after 5 s of grace.", ge=1)
+    ] = 500
+    head_timeout_s: Annotated[
+        float, _doc("A request's head, and a new connection's first, must be here by then.", gt=0)
+    ] = 10.0
+    write_timeout_s: Annotated[
+        float, _doc("A client that takes nothing of its answer for so long is cut off.", gt=0)
+    ] = 30.0
+    connections_per_address: Annotated[
+        int, _doc("Per worker; not from this host and trusted proxies. 0: any number.", ge=0)
+    ] = 4096
     query_characters: Annotated[int, _doc("Longest question.", ge=1)] = 8000
     top_k: Annotated[int, _doc("Most passages of one request.", ge=1, le=1000)] = 100
     documents_per_request: Annotated[int, _doc("Most documents of one upload.", ge=1)] = 1000

@@ -25,7 +25,7 @@ class Proxies:
 
     def client(self, peer: str, forwarded_for: str | None) -> str:
         """Return the last address before the first hop, from the right, that is trusted no more."""
-        if forwarded_for is None or not self._networks or not self._trusts(peer):
+        if forwarded_for is None or not self._networks or not self.trusts(peer):
             return peer
         address = peer
         for hop in reversed(forwarded_for.split(",")):
@@ -35,11 +35,12 @@ class Proxies:
             except ValueError:
                 return address  # whatever stands before it is anybody's invention
             address = told
-            if not self._trusts(address):
+            if not self.trusts(address):
                 break
         return address
 
-    def _trusts(self, address: str) -> bool:
+    def trusts(self, address: str) -> bool:
+        """Return whether an address is one of ours."""
         if address == "":  # a Unix socket: whoever may open it
             return True
         try:

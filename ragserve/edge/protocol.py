@@ -28,6 +28,7 @@ from aiohttp.web_protocol import RequestHandler
 
 from ragserve.edge.express import HEAD_BYTES, parse_plain
 from ragserve.edge.lane import Lane, Ticket
+from ragserve.edge.watch import NEVER, Watch
 from ragserve.errors import ConfigurationError
 
 OLDEST_AIOHTTP = (3, 14, 3)
@@ -45,11 +46,28 @@ INSIDES = frozenset(
 class Connection(RequestHandler):
     """One client's connection. ``_lane`` is None once the lane has lost track of it."""
 
-    __slots__ = ("_address", "_due", "_head", "_held", "_holding", "_lane", "_ticket")
+    __slots__ = (
+        "_address",
+        "_backlog",
+        "_due",
+        "_head",
+        "_held",
+        "_holding",
+        "_lane",
+        "_ticket",
+        "_watch",
+        "head_since",
+        "stuck_since",
+    )
 
-    def __init__(self, manager: web.Server, lane: Lane, **options: Any) -> None:
+    def __init__(
+        self, manager: web.Server, lane: Lane | None, watch: Watch | None = None, **options: Any
+    ) -> None:
         super().__init__(manager, **options)
-        self._lane: Lane | None = lane
+        self._lane = lane
+        self._watch = watch
+        self._backlog = 0
+        self.head_since = self.stuck_since = NEVER
         self._address = ""
         self._due = 0  # bytes of a request's body that aiohttp has yet to get
         self._held = b""  # the beginning of a request that `_ticket` allows
@@ -61,13 +79,42 @@ class Connection(RequestHandler):
         """Begin."""
         peer = transport.get_extra_info("peername")
         self._address = peer[0] if isinstance(peer, tuple) else ""
+        self.head_since = monotonic()
         super().connection_made(transport)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """End."""
         self._lane = None
         self._unhold()
+        if self._watch is not None:
+            self._watch.forget(self._address)
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """Begin to watch whether the client takes what waits for it."""
+        self.stuck_since = monotonic()
+        self._backlog = 0
+        super().pause_writing()
+
+    def resume_writing(self) -> None:
+        """End that."""
+        self.stuck_since = NEVER
+        super().resume_writing()
+
+    def note_backlog(self, now: float) -> None:
+        """Look whether the client has taken something since the last look."""
+        if self.transport is not None:
+            backlog = self.transport.get_write_buffer_size()
+            if backlog != self._backlog:
+                self._backlog = backlog
+                self.stuck_since = now
+
+    def drop(self) -> None:
+        """Close at once."""
+        transport = self.transport
+        self.force_close()
+        if transport is not None:
+            transport.abort()
 
     def eof_received(self) -> None:
         """Give aiohttp what was held: more will not come."""
@@ -125,6 +172,7 @@ class Connection(RequestHandler):
             return False
         self.transport.write(answer)  # type: ignore[union-attr]  # set while connected
         self._next_keepalive_close_time = now + self._keepalive_timeout
+        self.head_since = NEVER
         if head not in lane.tickets.young and ticket.plain.repeats:
             lane.tickets.remember(head, ticket)
         return True
@@ -134,7 +182,7 @@ class Connection(RequestHandler):
         plain = parse_plain(head)
         if plain is None:
             self._lane = None
-            super().data_received(data)
+            self._feed(data)
             return None
         ticket = lane.ticket(plain)
         if ticket is None:
@@ -145,7 +193,7 @@ class Connection(RequestHandler):
         """Give aiohttp a request of ``total`` bytes, or its beginning."""
         self._due = total - len(data)
         seen = self._request_count
-        super().data_received(data)
+        self._feed(data)
         if self._due < 0 or self._request_count != seen + 1:
             self._lane = None
 
@@ -155,7 +203,18 @@ class Connection(RequestHandler):
             self._due -= len(data)
             if self._due < 0:
                 self._lane = None
+        self._feed(data)
+
+    def _feed(self, data: bytes) -> None:
+        """Give bytes to aiohttp; note whether the head of a request is still to come."""
+        seen = self._request_count
         super().data_received(data)
+        if self._request_count != seen:
+            self.head_since = NEVER
+        elif data and self.head_since == NEVER and not self._messages:
+            waiter = self._waiter
+            if waiter is not None and not waiter.done():
+                self.head_since = monotonic()
 
     def _hold(self, ticket: Ticket, head: bytes, data: bytes) -> None:
         """Wait for the rest of a request."""

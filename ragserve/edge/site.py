@@ -9,13 +9,15 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import cast
 
 import structlog
 from aiohttp import web
 
 from ragserve.edge.lane import Lane
 from ragserve.edge.protocol import Connection
+from ragserve.edge.watch import Watch, Watched
 
 log = structlog.get_logger(__name__)
 
@@ -26,14 +28,24 @@ EXHAUSTED_PAUSE_S = 0.1
 
 
 class Site(web.BaseSite):
-    """Serves ``runner`` on ``listener``; connections have an express lane if there is one."""
+    """Serves ``runner`` on ``listener``; connections have an express lane if there is one.
+
+    Without a ``watch`` they are aiohttp's own.
+    """
 
     def __init__(
-        self, runner: web.AppRunner, listener: socket.socket, lane: Lane | None, *, backlog: int
+        self,
+        runner: web.AppRunner,
+        listener: socket.socket,
+        lane: Lane | None,
+        watch: Watch | None,
+        *,
+        backlog: int,
     ) -> None:
         super().__init__(runner, backlog=backlog)
         self._listener = listener
         self._lane = lane
+        self._watch = watch
         self._opening: set[asyncio.Task[object]] = set()
         self._paused: asyncio.TimerHandle | None = None
 
@@ -48,6 +60,8 @@ class Site(web.BaseSite):
         await super().start()
         self._loop = asyncio.get_running_loop()
         self._connection = self._factory()
+        if self._watch is not None:
+            self._watch.start(self._open_connections)
         self._listener.setblocking(False)
         self._listener.listen(self._backlog)
         self._loop.add_reader(self._listener, self._accept)
@@ -61,19 +75,23 @@ class Site(web.BaseSite):
         self._listener.close()
         await super().stop()
 
+    def _open_connections(self) -> Iterable[Watched]:
+        server = self._runner.server
+        return () if server is None else cast("list[Connection]", server.connections)
+
     def _factory(self) -> Callable[[], asyncio.Protocol]:
         server = self._runner.server
         if server is None:
             raise RuntimeError("set the runner up first")
-        if self._lane is None:
+        lane, watch, loop = self._lane, self._watch, self._loop
+        if watch is None:
             return server
-        lane, loop = self._lane, self._loop
-        return lambda: Connection(server, lane, loop=loop, **server._kwargs)
+        return lambda: Connection(server, lane, watch, loop=loop, **server._kwargs)
 
     def _accept(self) -> None:
         for _ in range(BATCH):
             try:
-                client, _address = self._listener.accept()
+                client, address = self._listener.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as error:
@@ -84,16 +102,22 @@ class Site(web.BaseSite):
                 self._loop.remove_reader(self._listener)
                 self._paused = self._loop.call_later(EXHAUSTED_PAUSE_S, self._resume)
                 return
+            host = address[0] if isinstance(address, tuple) else ""
+            if self._watch is not None and not self._watch.admit(host):
+                client.close()
+                continue
             client.setblocking(False)
-            opening = self._loop.create_task(self._open(client))
+            opening = self._loop.create_task(self._open(client, host))
             self._opening.add(opening)
             opening.add_done_callback(self._opening.discard)
 
-    async def _open(self, client: socket.socket) -> None:
+    async def _open(self, client: socket.socket, host: str) -> None:
         try:
             await self._loop.connect_accepted_socket(self._connection, client)
         except OSError:
             client.close()  # it has left already
+            if self._watch is not None:
+                self._watch.forget(host)
 
     def _resume(self) -> None:
         self._paused = None

@@ -20,6 +20,8 @@ JSON_TYPES = frozenset({"application/json", "application/octet-stream"})
 Not text/plain or a form: those a web page may send to this server from anybody's browser without
 asking (they are CORS-safelisted, Fetch standard, 2.2.2).
 """
+GRACE_S = 5.0
+"""A body may take so long, however short it is."""
 _PATH = re.compile(r"(.*) - at `\$\.?(.*)`$", re.DOTALL)
 
 
@@ -39,10 +41,13 @@ async def read_body(request: web.Request) -> bytes:
     """Return the body; refuse one that is too large before reading it, or that takes too long."""
     limits = request.app[SERVICES].config.limits
     check_length(request)
+    allowed_s = limits.body_timeout_s
+    if request.content_length is not None:
+        allowed_s = min(allowed_s, GRACE_S + request.content_length / limits.body_bytes_per_s)
     try:
         if request.content.is_eof():
             return await request.read()  # it is all here: no wait, no timer
-        async with asyncio.timeout(limits.body_timeout_s):
+        async with asyncio.timeout(allowed_s):
             return await request.read()
     except web.HTTPRequestEntityTooLarge as error:
         raise TooLarge(f"body: over limits.body_bytes = {limits.body_bytes}") from error
@@ -50,7 +55,8 @@ async def read_body(request: web.Request) -> bytes:
         raise InvalidRequest(f"body: {_one_line(error)}") from error
     except TimeoutError as error:
         raise DeadlineExceeded(
-            f"body: not here within limits.body_timeout_s = {limits.body_timeout_s}"
+            f"body: not here within {allowed_s:.0f} s (limits.body_timeout_s ="
+            f" {limits.body_timeout_s}, limits.body_bytes_per_s = {limits.body_bytes_per_s})"
         ) from error
 
 

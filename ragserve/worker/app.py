@@ -21,6 +21,7 @@ from ragserve.edge.auth import authenticate
 from ragserve.edge.lane import Lane, Questions
 from ragserve.edge.problem import problem
 from ragserve.edge.ratelimit import LIMITER, RateLimiter, limit, tell
+from ragserve.edge.watch import WATCH, Watch
 from ragserve.embed import open_embedder
 from ragserve.flow.in_flight import InFlight
 from ragserve.flow.signal import Signal
@@ -90,6 +91,8 @@ def create_app(
         any(one.classes.values()) for one in (config.rate, config.tenant_rate, config.address_rate)
     ):
         app.on_response_prepare.append(tell)
+    watch = app[WATCH] = Watch(config.limits, app[PROXIES])
+    app.on_cleanup.append(watch.stop)
     app.cleanup_ctx.extend((presence, services))
     return app
 

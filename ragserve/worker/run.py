@@ -18,6 +18,7 @@ from aiohttp import web
 from ragserve.config import Config
 from ragserve.edge.protocol import check_aiohttp
 from ragserve.edge.site import Site
+from ragserve.edge.watch import WATCH
 from ragserve.handlers import SERVICES, Services
 from ragserve.host.notify import Notifier
 from ragserve.host.reload import Reload, keep
@@ -101,7 +102,8 @@ def make_site(
         log.warning("express_lane_off", reason=reason)
     with_lane = reason is None and config.server.express_lane
     lane = create_lane(config, app) if with_lane else None
-    return Site(runner, listener, lane, backlog=config.server.backlog)
+    watch = app[WATCH] if reason is None else None
+    return Site(runner, listener, lane, watch, backlog=config.server.backlog)
 
 
 async def _drain(services: Services, timeout_s: float) -> None:

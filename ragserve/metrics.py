@@ -130,6 +130,11 @@ STREAMS_OPEN = Gauge("ragserve_streams_open", "Answers being streamed now.")
 STREAMS = Counter(
     "ragserve_streams_total", "Streams by how they ended: finished, failed or left.", ["result"]
 )
+REPLICA_READS = Counter(
+    "ragserve_replica_reads_total",
+    "Searches offered to the database's replica: used, behind (or nothing found), failed.",
+    ["result"],
+)
 CLIENTS_DROPPED = Counter(
     "ragserve_clients_dropped_total",
     "Connections closed: too many from an address, a head that never ends, answers not read.",

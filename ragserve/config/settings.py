@@ -161,6 +161,9 @@ class DatabaseConfig(Section, frozen=True, forbid_unknown_fields=True):
     dsn: Annotated[
         str, _doc("postgresql://… of a server with pgvector (DATABASE_URL); empty: embedded.")
     ] = ""
+    replica_dsn: Annotated[
+        str, _doc("A hot standby: searches go there while it has caught up; empty: none.")
+    ] = ""
     connections: Annotated[
         int, _doc("Connections of this host's workers together.", ge=2, le=1000)
     ] = 16

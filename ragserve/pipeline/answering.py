@@ -33,7 +33,7 @@ from ragserve.pipeline.vectors import Array, Vectors
 from ragserve.retrieve import Found, Indexes, Question, relevant, retrieve
 from ragserve.schema import QueryResponse, SearchResponse, SearchResult
 from ragserve.store.collections import check_embedder
-from ragserve.store.pool import Database
+from ragserve.store.replica import Searches
 
 
 class Answering:
@@ -43,7 +43,7 @@ class Answering:
         self,
         search: SearchConfig,
         answer: AnswerConfig,
-        database: Database,
+        searches: Searches,
         indexes: Indexes,
         embedder: Embedder,
         vectors: Vectors,
@@ -52,7 +52,7 @@ class Answering:
     ) -> None:
         self._search = search
         self._answer = answer
-        self._database = database
+        self._searches = searches
         self._indexes = indexes
         self._embedder = embedder
         self._vectors = vectors
@@ -85,7 +85,7 @@ class Answering:
         with context.stage("retrieve"):
             async with self._gates.database.permit(context.tenant, context.deadline):
                 found = await retrieve(
-                    self._database, self._indexes, self._search, asked.collection, question
+                    self._searches, self._indexes, self._search, asked.collection, question
                 )
         return vector, found
 

@@ -23,7 +23,7 @@ from ragserve.pipeline.vectors import Vectors
 from ragserve.retrieve import Indexes
 from ragserve.schema import QueryResponse, SearchRequest, SearchResponse
 from ragserve.store.catalog import Catalog
-from ragserve.store.pool import Database
+from ragserve.store.replica import Searches
 
 
 class Pipeline:
@@ -32,7 +32,7 @@ class Pipeline:
     def __init__(
         self,
         config: Config,
-        database: Database,
+        searches: Searches,
         catalog: Catalog,
         indexes: Indexes,
         embedder: Embedder,
@@ -49,7 +49,7 @@ class Pipeline:
         self._catalog = catalog
         vectors = Vectors(embedder, config.embedding.cache_bytes, shared)
         answering = Answering(
-            config.search, config.answer, database, indexes, embedder, vectors, model, gates
+            config.search, config.answer, searches, indexes, embedder, vectors, model, gates
         )
         timeout_s = config.server.request_timeout_s
         elsewhere = None if shared is None else Elsewhere(shared)

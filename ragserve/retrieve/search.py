@@ -18,7 +18,7 @@ from ragserve.retrieve.fuse import CANDIDATES, lexical_scores
 from ragserve.retrieve.indexes import Indexes
 from ragserve.schema import Mode, SearchResult
 from ragserve.store.collections import Collection
-from ragserve.store.pool import Database
+from ragserve.store.replica import Searches
 from ragserve.store.search import Passage, fused_passages, nearest_passages
 
 T = TypeVar("T")
@@ -53,7 +53,7 @@ class Question(msgspec.Struct, frozen=True):
 
 
 async def retrieve(
-    database: Database,
+    searches: Searches,
     indexes: Indexes,
     config: SearchConfig,
     collection: Collection,
@@ -76,7 +76,7 @@ async def retrieve(
         except Unavailable:
             degraded = ("index",)
     try:
-        passages = await _compared(database, config, collection, question, lexical)
+        passages = await _compared(searches, config, collection, question, lexical)
     except Unavailable:
         if question.mode != "hybrid" or degraded:
             raise
@@ -90,7 +90,7 @@ async def retrieve(
 
 
 async def _compared(
-    database: Database,
+    searches: Searches,
     config: SearchConfig,
     collection: Collection,
     question: Question,
@@ -101,10 +101,10 @@ async def _compared(
     filter_path = question.filter.jsonpath() if question.filter else None
     if lexical is None:
         return await nearest_passages(
-            database, collection, question.vector, top_k=question.top_k, filter_path=filter_path
+            searches, collection, question.vector, top_k=question.top_k, filter_path=filter_path
         )
     return await fused_passages(
-        database,
+        searches,
         collection,
         question.vector,
         lexical,

@@ -12,9 +12,11 @@ import asyncio
 import contextlib
 import os
 import select
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
+from urllib.parse import urlsplit
 
 import asyncpg
 import structlog
@@ -33,6 +35,12 @@ POLITE_NICE = 15
 """A tenth of the usual share of a contended CPU: enough that a lock is not held for long."""
 # 25006 a standby, 57P0x shutting down, 08xxx connection lost.
 STALE_STATES = ("25006", "57P", "08")
+_KEEP_ALIVE = (
+    (socket.TCP_KEEPIDLE, 5),
+    (socket.TCP_KEEPINTVL, 5),
+    (socket.TCP_KEEPCNT, 2),
+    (socket.TCP_USER_TIMEOUT, 15_000),
+)
 DRIVER_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError)
 
 
@@ -52,12 +60,15 @@ class Database:
         self._size = size
         self._pool: asyncpg.Pool | None = None
 
-    async def open(self) -> None:
-        """Connect once, so that a wrong DSN is an error now and not at the first question."""
+    async def open(self, *, at_once: bool = True) -> None:
+        """Connect once, so that a wrong DSN is an error now and not at the first question.
+
+        Not ``at_once``: this server may be away.
+        """
         try:
             self._pool = await asyncpg.create_pool(
                 self.dsn,
-                min_size=1,
+                min_size=1 if at_once else 0,
                 max_size=self._size,
                 connection_class=_Connection,
                 timeout=self._config.connect_timeout_s,
@@ -66,6 +77,7 @@ class Database:
                 # Nothing here leaves session state behind; the default reset is a round trip.
                 reset=_keep_session,
                 server_settings=self._settings(),
+                **role_of(self.dsn),
             )
         except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             raise Unavailable(f"database: cannot connect: {error}") from error
@@ -86,7 +98,9 @@ class Database:
                 self.dsn,
                 timeout=self._config.connect_timeout_s,
                 server_settings={"application_name": "ragserve"},
+                **role_of(self.dsn),
             )
+            _keep_alive(connection)
         except (OSError, TimeoutError, asyncpg.PostgresError, ValueError) as error:
             raise Unavailable(f"database: cannot connect: {error}") from error
         return connection
@@ -152,6 +166,7 @@ class Database:
             await self._pool.expire_connections()
 
     async def _prepare(self, connection: asyncpg.Connection) -> None:
+        _keep_alive(connection)
         await register_vector(connection)
         if self._polite:
             # Not ours to change, or gone already: then it stays as it is.
@@ -190,6 +205,24 @@ class _Connection(asyncpg.Connection):  # type: ignore[misc] # asyncpg has no ty
 
 async def _keep_session(_connection: asyncpg.Connection) -> None:
     """Leave the session as it is."""
+
+
+def role_of(dsn: str) -> dict[str, str]:
+    """Return the role to look for: of several hosts the one that takes writes, unless it says."""
+    several = "," in urlsplit(dsn).netloc or ("host=" in dsn and "," in dsn.partition("host=")[2])
+    if several and "target_session_attrs" not in dsn:
+        return {"target_session_attrs": "read-write"}
+    return {}
+
+
+def _keep_alive(connection: asyncpg.Connection) -> None:
+    """Have the kernel notice a host that has gone without a word, within 15 seconds."""
+    found = connection._transport.get_extra_info("socket")
+    if found is None or found.family == socket.AF_UNIX:
+        return
+    for option, value in _KEEP_ALIVE:
+        found.setsockopt(socket.IPPROTO_TCP, option, value)
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 
 
 def rows_affected(tag: str) -> int:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ragserve.store.collections import Collection
-from ragserve.store.pool import Database
+from ragserve.store.replica import Searches
 
 
 class Passage(msgspec.Struct, frozen=True):
@@ -63,7 +63,7 @@ _FILTER = "JOIN documents d ON d.key = c.document_key AND d.metadata @@ ${filter
 
 
 async def nearest_passages(
-    database: Database,
+    searches: Searches,
     collection: Collection,
     vector: npt.NDArray[np.float32],
     *,
@@ -75,12 +75,12 @@ async def nearest_passages(
     ``filter_path`` is a jsonpath predicate over the documents' metadata.
     """
     args: list[object] = [vector, top_k]
-    rows = await database.fetch(_sql(_DENSE, collection, args, filter_path), *args)
+    rows = await searches.fetch(collection, _sql(_DENSE, collection, args, filter_path), *args)
     return _ranked([Passage(**row, score=row["similarity"]) for row in rows])
 
 
 async def fused_passages(
-    database: Database,
+    searches: Searches,
     collection: Collection,
     vector: npt.NDArray[np.float32],
     lexical: Sequence[tuple[int, float]],
@@ -98,7 +98,7 @@ async def fused_passages(
     chunks = [chunk for chunk, _ in lexical]
     scores = [score for _, score in lexical]
     args: list[object] = [vector, candidates, chunks, scores, dense_weight, top_k]
-    rows = await database.fetch(_sql(_HYBRID, collection, args, filter_path), *args)
+    rows = await searches.fetch(collection, _sql(_HYBRID, collection, args, filter_path), *args)
     return _ranked(
         [
             Passage(

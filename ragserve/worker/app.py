@@ -45,6 +45,7 @@ from ragserve.store.keys import KEYS_CHANGED
 from ragserve.store.listen import Listener
 from ragserve.store.pool import Database, pool_size
 from ragserve.store.redis import Redis
+from ragserve.store.replica import Searches
 from ragserve.store.shares import Shares
 
 
@@ -126,6 +127,12 @@ async def open_services(
         database = Database(dsn, config.database, size=connections)
         await database.open()
         stack.push_async_callback(database.close)
+        replica = None
+        if config.database.replica_dsn:
+            replica = Database(config.database.replica_dsn, config.database, size=connections)
+            await replica.open(at_once=False)
+            stack.push_async_callback(replica.close)
+        searches = Searches(database, replica)
         embedder = await open_embedder(config.embedding)
         stack.push_async_callback(embedder.close)
         model = LanguageModel(config.llm) if config.llm.servers else None
@@ -168,7 +175,7 @@ async def open_services(
             shared = SharedCache(redis, config.redis.prefix)
             stack.push_async_callback(shared.close)
         pipeline = Pipeline(
-            config, database, catalog, indexes, embedder, model, answers, gates, shared
+            config, searches, catalog, indexes, embedder, model, answers, gates, shared
         )
         stack.push_async_callback(pipeline.close)
         yield Services(

@@ -7,6 +7,7 @@ gathered becomes the next batch. An idle model waits ``window_ms`` for company f
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import threading
 from collections import deque
@@ -139,7 +140,9 @@ def _polite_thread() -> ThreadPoolExecutor:
 
 
 def _step_back() -> None:
-    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), POLITE_NICE)
+    # A sandbox may forbid it; then both are equal.
+    with contextlib.suppress(PermissionError):
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), POLITE_NICE)
 
 
 def _load(config: EmbeddingConfig) -> Model:

@@ -97,7 +97,7 @@ class AuthConfig(Section, frozen=True, forbid_unknown_fields=True):
 
 
 class RateConfig(Section, frozen=True, forbid_unknown_fields=True):
-    """Requests a minute by key, or by address without one; 0: any number. See redis.url."""
+    """Requests (and tokens) a minute by key, or by address without one; 0: any number."""
 
     query_per_minute: Annotated[int, _doc("/v1/query and /v1/chat/completions.", ge=0)] = 0
     search_per_minute: Annotated[
@@ -105,6 +105,9 @@ class RateConfig(Section, frozen=True, forbid_unknown_fields=True):
     ] = 0
     ingest_per_minute: Annotated[int, _doc("What writes documents and collections.", ge=0)] = 0
     admin_per_minute: Annotated[int, _doc("Keys and caches.", ge=0)] = 0
+    tokens_per_minute: Annotated[
+        int, _doc("Tokens of the language model, of prompts and answers.", ge=0)
+    ] = 0
 
     @property
     def classes(self) -> dict[str, int]:

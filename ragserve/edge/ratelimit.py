@@ -16,10 +16,11 @@ from ragserve.config import Config, RateConfig
 from ragserve.edge.address import ADDRESS, identity_of
 from ragserve.edge.auth import SCOPE
 from ragserve.edge.quota import Quota
+from ragserve.edge.tokens import TokenQuota
 from ragserve.errors import TooManyRequests
 from ragserve.flow.bucket import Decision
 from ragserve.flow.principal import Principal
-from ragserve.handlers import DECISION, PRINCIPAL
+from ragserve.handlers import DECISION, MAY_SPEND, PRINCIPAL, TOKENS
 from ragserve.store.shares import Shares
 
 Identify = Callable[[Principal, str], str]
@@ -51,11 +52,16 @@ class RateLimiter:
             ("address-", config.address_rate, by_address),
         )
         self._limits: dict[str, list[tuple[Identify, Quota]]] = {}
+        self._tokens: list[tuple[Identify, TokenQuota]] = []
+        self._charging: set[asyncio.Task[None]] = set()
         for prefix, rates, identify in kinds:
             for name, per_minute in rates.classes.items():
                 if per_minute > 0:
                     quota = Quota(f"{prefix}{name}", per_minute, workers, shares)
                     self._limits.setdefault(name, []).append((identify, quota))
+            if rates.tokens_per_minute > 0:
+                name, most = f"{prefix}tokens", rates.tokens_per_minute
+                self._tokens.append((identify, TokenQuota(name, most, workers, shares)))
 
     def __bool__(self) -> bool:
         return bool(self._limits)
@@ -97,8 +103,22 @@ class RateLimiter:
         least, decisive, _ = min(taken, key=lambda one: one[0])
         return decisive.decision(least)
 
+    def check_tokens(self, principal: Principal, address: str, now: float) -> None:
+        """Raise ``TooManyRequests`` if no tokens are left for an answer."""
+        for identify, quota in self._tokens:
+            quota.check(identify(principal, address), now)
+
+    def charge_soon(self, principal: Principal, address: str, tokens: int, now: float) -> None:
+        """Count an answer's tokens, behind the answer."""
+        for identify, quota in self._tokens:
+            charge = quota.charge(identify(principal, address), tokens, now)
+            task = asyncio.create_task(charge)
+            self._charging.add(task)
+            task.add_done_callback(self._charging.discard)
+
     async def close(self) -> None:
-        """Give back what is in hand."""
+        """Give back what is in hand, and count what is still to be counted."""
+        await asyncio.gather(*self._charging, return_exceptions=True)
         quotas = (quota for limits in self._limits.values() for _, quota in limits)
         await asyncio.gather(*(quota.close() for quota in quotas))
 
@@ -123,6 +143,14 @@ async def limit(request: web.Request, handler: Handler) -> web.StreamResponse:
         if decision is None:
             decision = await limiter.take(principal, request[ADDRESS], route_class, now)
         request[DECISION] = decision
+        if route_class == "query":
+            # A kept answer takes none: whoever begins to compute one asks.
+            address = request[ADDRESS]
+            request[MAY_SPEND] = lambda: limiter.check_tokens(principal, address, now)
+            response = await handler(request)
+            if tokens := request.get(TOKENS, 0):
+                limiter.charge_soon(principal, request[ADDRESS], tokens, now)
+            return response
     return await handler(request)
 
 

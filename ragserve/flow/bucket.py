@@ -76,6 +76,15 @@ class Buckets:
             del self._full_at[next(iter(self._full_at))]
         return max(0.0, left)
 
+    def charge(self, identity: str, now: float, tokens: float) -> float:
+        """Take tokens whether or not they are there; return seconds until there is one."""
+        interval_s, burst = self.rate
+        full_at = max(self._full_at.pop(identity, now), now) + tokens * interval_s
+        self._full_at[identity] = full_at
+        if len(self._full_at) > self._bound:
+            del self._full_at[next(iter(self._full_at))]
+        return max(0.0, full_at - now - (burst - 1.0) * interval_s)
+
     def give_back(self, identity: str) -> None:
         """Return a token that was taken in vain."""
         if identity in self._full_at:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from ragserve.flow.deadline import Deadline
@@ -14,17 +14,20 @@ from ragserve.metrics import STAGE_SECONDS
 class Context:
     """One request's principal, deadline and timings (stage to seconds).
 
+    ``may_spend`` raises if whoever asks has no tokens of the language model left.
+
     ``cache`` is the value of ``Cache-Status``, once it is known; ``age_s`` that of ``Age`` for an
     answer that was kept.
     """
 
-    __slots__ = ("age_s", "cache", "deadline", "principal", "tenant", "timings")
+    __slots__ = ("age_s", "cache", "deadline", "may_spend", "principal", "tenant", "timings")
 
     def __init__(self, principal: Principal, deadline: Deadline) -> None:
         self.principal = principal
         self.tenant = principal.tenant
         self.deadline = deadline
         self.timings: dict[str, float] = {}
+        self.may_spend: Callable[[], None] = _nothing
         self.cache = ""
         self.age_s: int | None = None
 
@@ -54,3 +57,7 @@ class Context:
     def server_timing(self) -> str:
         """Return the ``Server-Timing`` header, in milliseconds."""
         return ", ".join(f"{name};dur={s * 1000:.2f}" for name, s in self.timings.items())
+
+
+def _nothing() -> None:
+    """Let everybody spend."""

@@ -5,6 +5,7 @@ from ragserve.generate.conversation import NO_CONVERSATION, Conversation, Option
 from ragserve.generate.extract import extract_answer
 from ragserve.generate.model import LanguageModel
 from ragserve.generate.prompt import PROMPT_VERSION
+from ragserve.generate.reply import tokens_of
 
 __all__ = [
     "NO_ANSWER",
@@ -18,4 +19,5 @@ __all__ = [
     "cite",
     "extract_answer",
     "standalone",
+    "tokens_of",
 ]

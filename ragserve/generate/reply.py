@@ -142,6 +142,14 @@ def cost_of(completion: Completion) -> Usage:
     return _usage(completion.usage)
 
 
+def tokens_of(reply: bytes) -> int:
+    """Return the tokens of a completion that is passed on as it is; 0 if it does not say."""
+    try:
+        return cost_of(_completions.decode(reply)).total_tokens
+    except ValueError:
+        return 0
+
+
 def count(usage: Usage) -> None:
     """Add a completion's tokens to the metrics."""
     LLM_TOKENS.labels("prompt").inc(usage.prompt_tokens)

@@ -3,11 +3,23 @@
 from ragserve.handlers.routes import ROUTES
 from ragserve.handlers.services import (
     DECISION,
+    MAY_SPEND,
     PRESENCE,
     PRINCIPAL,
     REQUEST_ID,
     SERVICES,
+    TOKENS,
     Services,
 )
 
-__all__ = ["DECISION", "PRESENCE", "PRINCIPAL", "REQUEST_ID", "ROUTES", "SERVICES", "Services"]
+__all__ = [
+    "DECISION",
+    "MAY_SPEND",
+    "PRESENCE",
+    "PRINCIPAL",
+    "REQUEST_ID",
+    "ROUTES",
+    "SERVICES",
+    "TOKENS",
+    "Services",
+]

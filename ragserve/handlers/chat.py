@@ -14,17 +14,17 @@ from aiohttp import web
 
 from ragserve.errors import InvalidRequest, UnknownModel
 from ragserve.flow.context import Context
-from ragserve.generate import Conversation, LanguageModel, Options, Turn
-from ragserve.handlers.ask import wishes_of
+from ragserve.generate import Conversation, LanguageModel, Options, Turn, tokens_of
+from ragserve.handlers.ask import note_tokens, wishes_of
 from ragserve.handlers.body import decode_json, json_response, read_json_body
 from ragserve.handlers.completion import DONE, Chunks, completion
-from ragserve.handlers.services import PRINCIPAL, SERVICES
+from ragserve.handlers.services import MAY_SPEND, PRINCIPAL, SERVICES, TOKENS
 from ragserve.handlers.sse import EventStream
 from ragserve.handlers.streams import stream
 from ragserve.handlers.timeout import wanted_timeout_s
 from ragserve.openai import ChatMessage, ChatRequest
 from ragserve.pipeline import Event
-from ragserve.schema import DEFAULT_COLLECTION, SearchRequest
+from ragserve.schema import DEFAULT_COLLECTION, QueryResponse, SearchRequest
 
 RAG = "rag"
 
@@ -37,6 +37,7 @@ async def chat(request: web.Request) -> web.StreamResponse:
     asked = decode_json(body, ChatRequest)
     principal, wanted_s = request[PRINCIPAL], wanted_timeout_s(request)
     context = services.context(principal, start, asked.timeout, wanted_s)
+    context.may_spend = request[MAY_SPEND]
     collection = collection_of(asked.model)
     if collection is None:
         return await _pass_on(request, services.model, asked, body, context)
@@ -47,15 +48,19 @@ async def chat(request: web.Request) -> web.StreamResponse:
     query, wishes = services.pipeline.query, wishes_of(request)
     if not asked.stream:
         answer = await query(wanted, context, conversation=conversation, wishes=wishes)
+        note_tokens(request, context, answer)
         response = json_response(completion(answer, asked.model))
         response.headers.update(context.headers())
         return response
     chunks = _chunks(asked)
     events: EventStream[Event] = EventStream(request, services.config.stream, chunks.encode)
     answering = query(wanted, context, events.hear, conversation, wishes)
-    return await stream(
-        request, events, answering, chunks.end, context.headers, failure=chunks.failure
-    )
+
+    def end(answer: QueryResponse) -> bytes:
+        note_tokens(request, context, answer)
+        return chunks.end(answer)
+
+    return await stream(request, events, answering, end, context.headers, failure=chunks.failure)
 
 
 def collection_of(model: str) -> str | None:
@@ -108,12 +113,21 @@ async def _pass_on(
     """Let the language model answer by itself."""
     if model is None or asked.model != model.name:
         raise UnknownModel(f"model {asked.model!r} does not exist; GET /v1/models lists them")
+    context.may_spend()
     if not asked.stream:
         reply = await model.relay(body, context.deadline)
+        request[TOKENS] = tokens_of(reply)
         return web.Response(body=reply, content_type="application/json")
     config = request.app[SERVICES].config.stream
     pieces: EventStream[bytes] = EventStream(request, config, bytes)
-    answering = model.relay(body, context.deadline, pieces.hear)
+    # An event is about a token, and four bytes of a prompt are: what a stream costs is rarely said.
+    request[TOKENS] = len(body) // 4
+
+    def hear(piece: bytes) -> None:
+        request[TOKENS] += piece.count(b"data:")
+        pieces.hear(piece)
+
+    answering = model.relay(body, context.deadline, hear)
     return await stream(request, pieces, answering, _as_stream, failure=Chunks.failure)
 
 

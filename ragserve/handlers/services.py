@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 from aiohttp import web
 
@@ -67,6 +69,10 @@ PRINCIPAL = web.RequestKey("principal", Principal)
 """Who asks; there is none on routes for everybody."""
 DECISION = web.RequestKey("decision", Decision)
 """What is left in the token bucket that the request drew from."""
+MAY_SPEND: web.RequestKey[Callable[[], None]] = web.RequestKey("may_spend", Callable)  # type: ignore[arg-type]
+"""Raises ``TooManyRequests`` if the language model's tokens are used up."""
+TOKENS = web.RequestKey("tokens", int)
+"""Tokens of the language model that the answer took; there are none if it was kept."""
 REQUEST_ID = web.RequestKey("request_id", str)
 PRESENCE = web.AppKey("presence", Presence)
 """This worker among the processes of its host."""

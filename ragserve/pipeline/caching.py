@@ -154,6 +154,7 @@ class Caching(Generic[R]):
         flight_key = key if wishes.read else (b"anew" if wishes.store else b"unkept") + key
         joined = flight_key in self._flights
         if not joined:
+            context.may_spend()
             self._entrance.check(context.tenant, time.monotonic(), context.deadline)
         FLIGHTS.labels("joined" if joined else "started").inc()
         timings = {} if joined else context.timings

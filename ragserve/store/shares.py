@@ -33,6 +33,19 @@ return {got, 0, math.floor((span - (full_at - now)) / interval)}
 """
 
 
+_CHARGE = """
+local interval, span, tokens = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local now = tonumber(ARGV[4])
+if now == 0 then
+  local time = redis.call('TIME')
+  now = time[1] * 1000000 + time[2]
+end
+local full_at = math.max(tonumber(redis.call('GET', KEYS[1]) or 0), now) + tokens * interval
+redis.call('SET', KEYS[1], string.format('%.0f', full_at), 'PX', math.ceil((full_at - now) / 1000))
+return math.max(0, full_at + interval - span - now)
+"""
+
+
 class Lease(NamedTuple):
     """Tokens that were given, seconds until there is one if none was, and how many are left."""
 
@@ -56,10 +69,19 @@ class Shares:
 
     async def take(self, identity: str, rate: Rate, tokens: int) -> Lease:
         """Take up to so many tokens; raise ``Unavailable``. Fewer than none: give them back."""
-        now = self._clock() if callable(self._clock) else 0
-        arguments = (round(rate.interval_s * 1e6), round(rate.span_s * 1e6), tokens, now)
-        key = f"{self._prefix}rate:{identity}"
+        key, arguments = self._arguments(identity, rate, tokens)
         got, wait_us, left = await self._redis.call(
             lambda redis: redis.eval(_SCRIPT, 1, key, *arguments)
         )
         return Lease(got, wait_us / 1e6, left)
+
+    async def charge(self, identity: str, rate: Rate, tokens: int) -> float:
+        """Take tokens whether or not they are there; return seconds until there is one."""
+        key, arguments = self._arguments(identity, rate, tokens)
+        wait_us = await self._redis.call(lambda redis: redis.eval(_CHARGE, 1, key, *arguments))
+        return int(wait_us) / 1e6
+
+    def _arguments(self, identity: str, rate: Rate, tokens: int) -> tuple[str, tuple[int, ...]]:
+        now = self._clock() if callable(self._clock) else 0
+        times = (round(rate.interval_s * 1e6), round(rate.span_s * 1e6))
+        return f"{self._prefix}rate:{identity}", (*times, tokens, now)

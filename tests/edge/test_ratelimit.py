@@ -131,6 +131,38 @@ async def test_classes_do_not_share_a_bucket_in_redis(server: RedisServer) -> No
             await limiter.take(KEY, "::1", "search", 0.0)
 
 
+@pytest.mark.parametrize("with_redis", [True, False])
+async def test_tokens_are_paid_afterwards(server: RedisServer, with_redis: bool) -> None:
+    """An answer may take more than is left; the next one waits until there is a token again."""
+    clock = Clock()
+    config = Config(
+        rate=RateConfig(tokens_per_minute=600), tenant_rate=TenantRateConfig(tokens_per_minute=6000)
+    )
+    async with connected(server) as redis:
+        shares = Shares(redis, "t:", clock) if with_redis else None
+        limiter = RateLimiter(config, 1, shares)
+        other = RateLimiter(config, 1, shares)
+        for used in (500, 150):
+            limiter.check_tokens(KEY, "::1", 0.0)
+            limiter.charge_soon(KEY, "::1", used, 0.0)
+            await asyncio.gather(*limiter._charging)
+        with pytest.raises(TooManyRequests, match="tokens: 600 tokens a minute") as refused:
+            limiter.check_tokens(KEY, "::1", 0.0)
+        assert refused.value.retry_after_s == pytest.approx(5.1)  # 50 too many, and one
+        limiter.check_tokens(Principal("k2", "default", frozenset()), "::1", 0.0)
+        limiter.check_tokens(KEY, "::1", 5.2)
+        other.check_tokens(KEY, "::1", 0.0)  # it learns with its own next answer
+        other.charge_soon(KEY, "::1", 1, 0.0)
+        await other.close()
+        if with_redis:
+            with pytest.raises(TooManyRequests):
+                other.check_tokens(KEY, "::1", 0.0)
+        limiter.charge_soon(KEY, "::1", 9000, 6.0)
+        await limiter.close()
+        with pytest.raises(TooManyRequests, match="tenant-tokens: 6000"):
+            limiter.check_tokens(Principal("k2", "default", frozenset()), "::1", 6.0)
+
+
 async def test_a_trace_of_ten_minutes(server: RedisServer) -> None:
     """Four workers of two hosts on one Redis admit burst + rate × time + workers × k at most."""
     clock, rng = Clock(), random.Random(7)

@@ -126,3 +126,27 @@ async def test_a_clients_own_stream_is_passed_on_as_it_is(tmp_path: Path, dsn: s
         first_read.set()
         assert await response.read() == b"data: [DONE]\n\n"
     assert asked == [odd]
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+async def test_an_answers_tokens_are_counted_once(tmp_path: Path, dsn: str, streamed: bool) -> None:
+    """What it took is more than a minute's tokens: the next question waits, a kept one does not."""
+    asked = {**QUESTION, "stream": streamed}
+    async with (
+        _served(then(HEAD + WORDS + STOP + END), tmp_path, dsn, rate__tokens_per_minute=10) as (
+            api,
+            _,
+        ),
+        asyncio.timeout(30),
+    ):
+        async with api.client.post("/v1/query", json=asked) as response:
+            assert response.status == 200
+            await response.read()
+        async with api.client.post("/v1/query", json={"query": "another"}) as response:
+            assert response.status == 429
+            assert "tokens: 10 tokens a minute" in (await response.json())["error"]["message"]
+            assert int(response.headers["Retry-After"]) >= 1
+        async with api.client.post("/v1/query", json=asked) as response:
+            assert response.status == 200, "kept"
+        async with api.client.post("/v1/search", json={"query": "another"}) as response:
+            assert response.status == 200

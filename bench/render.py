@@ -8,12 +8,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from bench import connections, faults, overload, startup, streams
+from bench import connections, faults, overload, slow, startup, streams
 from bench.results import RESULTS, read_all
 from bench.scenarios import SCENARIOS
 
 README = Path(__file__).parent.parent / "README.md"
-OTHERS = {"connections": connections, "redis-faults": faults, "overload": overload}
+OTHERS = {"connections": connections, "redis-faults": faults, "overload": overload, "slow": slow}
 """Measurements that are no scenarios of ``bench.run``: those who make their tables."""
 BEGIN = "<!-- bench: written by python -m bench.render -->"
 END = "<!-- bench: end -->"

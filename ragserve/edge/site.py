@@ -21,7 +21,7 @@ from ragserve.edge.watch import Watch, Watched
 
 log = structlog.get_logger(__name__)
 
-BATCH = 256
+BATCH = 32
 """Connections accepted a turn; those who are in wait no longer than that takes."""
 EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 EXHAUSTED_PAUSE_S = 0.1

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
 from aiohttp import web
@@ -19,6 +19,8 @@ from ragserve.metrics import CLIENTS_DROPPED
 from ragserve.store.keyring import is_loopback
 
 LOOK_S = 1.0
+AT_ONCE = 20
+"""Connections closed a turn of the loop: thousands may be due together."""
 NEVER = float("inf")
 
 
@@ -79,8 +81,8 @@ class Watch:
             self._looking.cancel()
             await asyncio.gather(self._looking, return_exceptions=True)
 
-    def look(self, connections: Iterable[Watched], now: float) -> None:
-        """Close what takes too long."""
+    def look(self, connections: Iterable[Watched], now: float) -> Iterator[None]:
+        """Close what takes too long; yield after each that was closed."""
         head_before = now - self._limits.head_timeout_s
         stuck_before = now - self._limits.write_timeout_s
         for connection in connections:
@@ -94,11 +96,14 @@ class Watch:
             if reason:
                 CLIENTS_DROPPED.labels(reason).inc()
                 connection.drop()
+                yield
 
     async def _look(self, connections: Callable[[], Iterable[Watched]]) -> None:
         while True:
             await asyncio.sleep(LOOK_S)
-            self.look(connections(), time.monotonic())
+            for number, _ in enumerate(self.look(connections(), time.monotonic()), 1):
+                if number % AT_ONCE == 0:
+                    await asyncio.sleep(0)
 
     def __repr__(self) -> str:
         return f"<Watch {len(self._counts)} addresses>"

@@ -49,6 +49,11 @@ def test_any_number_if_the_operator_says_so() -> None:
     assert repr(watch) == "<Watch 0 addresses>"
 
 
+def closed(watch: Watch, connections: list[Fake], now: float) -> None:
+    for _ in watch.look(connections, now):
+        pass
+
+
 class Fake:
     """A connection whose client reads ``rate`` bytes a second."""
 
@@ -72,11 +77,11 @@ def test_what_takes_too_long_is_closed() -> None:
     endless, stuck, slow, idle = Fake(), Fake(), Fake(rate=100), Fake()
     endless.head_since = stuck.stuck_since = slow.stuck_since = 100.0
     for now in (105.0, 109.0, 110.0):
-        watch.look([endless, stuck, slow, idle], now)
+        closed(watch, [endless, stuck, slow, idle], now)
         assert not endless.gone
-    watch.look([endless, stuck, slow, idle], 110.1)
+    closed(watch, [endless, stuck, slow, idle], 110.1)
     assert endless.gone
-    watch.look([stuck, slow, idle], 130.1)
+    closed(watch, [stuck, slow, idle], 130.1)
     assert (stuck.gone, slow.gone, idle.gone) == (True, False, False)
 
 

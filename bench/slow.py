@@ -1,0 +1,119 @@
+"""Slow clients beside ordinary ones: ``python -m bench.slow --count 10000``.
+
+They open connections and send a byte of a request's head now and then, which never ends; whoever
+is closed comes back. Reported is what ordinary users see without them and beside them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import random
+import resource
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import uvloop
+
+from bench import cores
+from bench.contenders import RAGSERVE_COLLECTION, Place, Up
+from bench.measure import ask_all
+from bench.questions import QUESTIONS
+from bench.results import environment, write
+from bench.scenarios import RAGSERVE
+
+USERS = 200
+THINK_S = 0.5
+AT_ONCE = 200
+BYTE_S = 3.0
+SPARE_FILES = 500
+HEAD = b"POST /v1/query HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Slow: "
+
+
+def main() -> None:
+    """Run from the command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--count", type=int, default=10_000)
+    parser.add_argument("--seconds", type=float, default=20.0)
+    parser.add_argument("--dry", action="store_true", help="write no result")
+    arguments = parser.parse_args()
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if arguments.count + SPARE_FILES > most:
+        parser.error(f"--count {arguments.count}: at most {most} files may be open (ulimit -n)")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    with tempfile.TemporaryDirectory(prefix="ragserve-bench-") as directory:
+        place = Place(cores.SERVERS, Path(directory), Path(directory, "answers.jsonl"))
+        with RAGSERVE.run(place) as up:
+            for _ in ask_all(up):
+                pass
+            cores.generate()
+            alone = _users(up, arguments.seconds)
+            beside = uvloop.run(_beside(up, arguments.count, arguments.seconds))
+    phases = {"alone": alone, f"beside {arguments.count:,} slow clients": beside}
+    result = {"scenario": "slow", "environment": environment(), "phases": phases}
+    print(table(result))
+    if not arguments.dry:
+        print(f"written: {write('slow', result)}")
+
+
+async def _beside(up: Up, count: int, seconds: float) -> dict[str, Any]:
+    opening = asyncio.Semaphore(AT_ONCE)
+    rng = random.Random(1)
+
+    async def torment() -> None:
+        while True:
+            with contextlib.suppress(OSError):
+                async with opening:
+                    reader, writer = await asyncio.open_connection("127.0.0.1", up.port, limit=256)
+                writer.write(HEAD)
+                while not reader.at_eof():
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(BYTE_S * (0.5 + rng.random())):
+                            await reader.read(100)
+                    writer.write(b"x")
+                writer.close()
+
+    tormentors = [asyncio.create_task(torment()) for _ in range(count)]
+    await asyncio.sleep(5.0)
+    try:
+        return await asyncio.to_thread(_users, up, seconds)
+    finally:
+        for task in tormentors:
+            task.cancel()
+        await asyncio.gather(*tormentors, return_exceptions=True)
+
+
+def _users(up: Up, seconds: float) -> dict[str, Any]:
+    command = [sys.executable, "-m", "bench.load", str(QUESTIONS), "--key", up.key]
+    command += ["--url", f"http://127.0.0.1:{up.port}", "--collection", RAGSERVE_COLLECTION]
+    command += ["--users", str(USERS), "--think", str(THINK_S), "--seconds", str(seconds)]
+    done = subprocess.run(command, capture_output=True, check=True, text=True, timeout=seconds + 60)
+    report: dict[str, Any] = json.loads(done.stdout)
+    return {name: report[name] for name in ("requests_per_s", "statuses", "errors", "latency_ms")}
+
+
+def table(result: dict[str, Any]) -> str:
+    """Return the phases as Markdown."""
+    lines = [
+        f"**slow**: {USERS} users ask what has been asked before, beside clients that never finish"
+        " a request.",
+        "",
+        "| | answers/s | errors | p50 ms | p99 ms | max ms |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    for name, one in result["phases"].items():
+        latency = one["latency_ms"]
+        lines.append(
+            f"| {name} | {one['requests_per_s']:.0f} | {one['errors']} | {latency['p50']:.2f}"
+            f" | {latency['p99']:.2f} | {latency['max']:.2f} |"
+        )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

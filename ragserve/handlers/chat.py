@@ -121,14 +121,19 @@ async def _pass_on(
     config = request.app[SERVICES].config.stream
     pieces: EventStream[bytes] = EventStream(request, config, bytes)
     # An event is about a token, and four bytes of a prompt are: what a stream costs is rarely said.
-    request[TOKENS] = len(body) // 4
+    used = len(body) // 4
+    forward = pieces.hear
 
     def hear(piece: bytes) -> None:
-        request[TOKENS] += piece.count(b"data:")
-        pieces.hear(piece)
+        nonlocal used
+        used += piece.count(b"data:")
+        forward(piece)
 
     answering = model.relay(body, context.deadline, hear)
-    return await stream(request, pieces, answering, _as_stream, failure=Chunks.failure)
+    try:
+        return await stream(request, pieces, answering, _as_stream, failure=Chunks.failure)
+    finally:
+        request[TOKENS] = used
 
 
 def _as_stream(reply: bytes) -> bytes:

@@ -1,7 +1,7 @@
 """A question's way: embed → retrieve → generate, each stage timed and within the deadline."""
 
-from ragserve.pipeline.caching import Answered
 from ragserve.pipeline.events import Delta, Event, Sources
+from ragserve.pipeline.making import Answered
 from ragserve.pipeline.pipeline import Pipeline
 
 __all__ = ["Answered", "Delta", "Event", "Pipeline", "Sources"]

@@ -25,9 +25,9 @@ from ragserve.generate import (
 )
 from ragserve.index import analyzer_of
 from ragserve.metrics import ANSWERS, DEGRADED
-from ragserve.pipeline.caching import Made
 from ragserve.pipeline.events import Delta, Event, Sources, delta
 from ragserve.pipeline.gates import Gates
+from ragserve.pipeline.making import Made
 from ragserve.pipeline.question import Asked
 from ragserve.pipeline.vectors import Array, Vectors
 from ragserve.retrieve import Found, Indexes, Question, relevant, retrieve

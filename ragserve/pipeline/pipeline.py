@@ -14,9 +14,10 @@ from ragserve.flow.context import Context
 from ragserve.flow.flight import Publish
 from ragserve.generate import NO_CONVERSATION, Conversation, LanguageModel
 from ragserve.pipeline.answering import Answering
-from ragserve.pipeline.caching import Answered, Caching
+from ragserve.pipeline.caching import Caching
 from ragserve.pipeline.events import Event, Sources, delta
 from ragserve.pipeline.gates import Gates
+from ragserve.pipeline.making import Answered
 from ragserve.pipeline.paraphrases import Paraphrases
 from ragserve.pipeline.question import Asked, check_question, recipe
 from ragserve.pipeline.vectors import Vectors

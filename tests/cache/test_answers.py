@@ -164,13 +164,14 @@ def test_without_memory_nothing_is_kept(known: Known) -> None:
     assert answers.size_bytes == 0
 
 
-def test_memory_stays_within_its_bound(known: Known) -> None:
-    """Of 60,000 distinct questions as many are kept as fit, all objects counted."""
+@pytest.mark.parametrize("distinct", [60_000, pytest.param(1_000_000, marks=pytest.mark.nightly)])
+def test_memory_stays_within_its_bound(known: Known, distinct: int) -> None:
+    """Of so many distinct questions as many are kept as fit, all objects counted."""
     bound = 16 * 2**20
     answers = Answers(CacheConfig(memory_bytes=bound), known)
     tracemalloc.start()
     try:
-        for number in range(60_000):
+        for number in range(distinct):
             key = number.to_bytes(20, "big")
             body = b'{"answer":"%d"}' % number + b" " * (number % 600)
             entry = answers.put(key, COLLECTION, body, float(number))

@@ -14,7 +14,7 @@ from ragserve.errors import Unavailable
 from ragserve.flow.context import Context
 from ragserve.flow.flight import Flight
 from ragserve.metrics import CACHE_REFRESHES
-from ragserve.pipeline.caching import Made
+from ragserve.pipeline.making import Made
 from ragserve.pipeline.question import Asked
 from ragserve.schema import QueryResponse, Usage
 from tests.conftest import Api, configured, serving
@@ -240,7 +240,7 @@ async def scripted(api: Api) -> Answering:
     """What the server's questions are now answered by."""
     await api.ingest(OFFICE)
     answering = Answering()
-    api.services.pipeline._questions._compute = answering
+    api.services.pipeline._questions._making._compute = answering
     return answering
 
 
@@ -262,7 +262,7 @@ async def test_a_stale_answer_stands_until_there_is_a_new_one(
             assert (status, answer["answer"]) == ("ragserve; hit; ttl=-4; detail=memory", "old")
         await asyncio.wait_for(scripted.asked.wait(), 10)
         scripted.outcomes.put_nowait(outcome)
-        await asyncio.wait(caching._refreshing, timeout=10)
+        await asyncio.wait(caching._refreshing._under_way, timeout=10)
         assert counted(CACHE_REFRESHES, result) == before + 1
     status, answer = await ask(api, LUNCH)
     assert (status, answer["answer"]) == ("ragserve; hit; detail=memory", "new")

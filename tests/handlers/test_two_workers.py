@@ -140,7 +140,7 @@ async def test_one_of_them_computes(two: Two) -> None:
     answerings = []
     for api in two:
         answering = Answering()
-        api.services.pipeline._questions._compute = answering
+        api.services.pipeline._questions._making._compute = answering
         answerings.append(answering)
     asking = {asyncio.create_task(api.post("/v1/query", LUNCH)) for api in two for _ in range(5)}
     starting = [asyncio.create_task(one.asked.wait()) for one in answerings]

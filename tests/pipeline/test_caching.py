@@ -17,8 +17,9 @@ from ragserve.flow.context import Context
 from ragserve.flow.deadline import deadline_after
 from ragserve.flow.flight import Flight
 from ragserve.flow.principal import OWNER
-from ragserve.pipeline.caching import Answered, Caching, Made
+from ragserve.pipeline.caching import Caching
 from ragserve.pipeline.events import Event
+from ragserve.pipeline.making import Answered, Made
 from ragserve.pipeline.question import Asked
 from ragserve.schema import SearchRequest
 from ragserve.store.collections import Collection

@@ -28,7 +28,7 @@ def environment() -> dict[str, Any]:
         "changed": bool(
             _said("git", "status", "--porcelain", "-uno", "--", ".", ":!bench/results")
         ),
-        "command": " ".join(["python -m", f"bench.{Path(sys.argv[0]).stem}", *sys.argv[1:]]),
+        "command": " ".join(["python -m", _module(), *sys.argv[1:]]),
         "machine": _processor(),
         "cores": os.cpu_count(),
         "kernel": platform.release(),
@@ -65,6 +65,12 @@ def write(name: str, result: dict[str, Any]) -> Path:
 def read_all() -> list[dict[str, Any]]:
     """Return all that is kept, by name."""
     return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("*.json"))]
+
+
+def _module() -> str:
+    """Return what was run with ``python -m``."""
+    spec = sys.modules["__main__"].__spec__
+    return spec.name.removesuffix(".__main__") if spec is not None else sys.argv[0]
 
 
 def _said(*command: str) -> str | None:

@@ -103,9 +103,7 @@ def postgres_pair(directory: Path) -> Iterator[tuple[Node, Node]]:
         nodes = []
         for name in ("first", "second"):
             own = directory / name
-            own.mkdir()
-            if (user := _user()) is not None:
-                shutil.chown(own, user)
+            make_directory(own)
             node = Node(own)
             stack.callback(node.stop)
             nodes.append(node)
@@ -115,6 +113,13 @@ def postgres_pair(directory: Path) -> Iterator[tuple[Node, Node]]:
         standby.copy(primary)
         standby.start()
         yield primary, standby
+
+
+def make_directory(directory: Path) -> None:
+    """Make a directory for a node, which belongs to the user that it runs as."""
+    directory.mkdir()
+    if (user := _user()) is not None:
+        shutil.chown(directory, user)
 
 
 def _user() -> str | None:

@@ -355,6 +355,14 @@ class LogConfig(Section, frozen=True, forbid_unknown_fields=True):
     ] = 100
 
 
+class TracingConfig(Section, frozen=True, forbid_unknown_fields=True):
+    """OpenTelemetry traces (pip install 'ragserve[otel]')."""
+
+    enabled: Annotated[
+        bool, _doc("Send spans by OTLP/HTTP to where the OTEL_* environment variables say.")
+    ] = False
+
+
 class Config(Section, frozen=True, forbid_unknown_fields=True):
     """The whole configuration."""
 
@@ -377,3 +385,4 @@ class Config(Section, frozen=True, forbid_unknown_fields=True):
     llm: LlmConfig = LlmConfig()
     ingest: IngestConfig = IngestConfig()
     log: LogConfig = LogConfig()
+    tracing: TracingConfig = TracingConfig()

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from ragserve.config import EmbeddingConfig
 from ragserve.errors import ConfigurationError, UpstreamFailed
+from ragserve.tracing import model_span
 from ragserve.upstream import Member, Server, Upstream
 
 Vectors = npt.NDArray[np.float32]
@@ -92,7 +93,8 @@ class RemoteEmbedder:
         if self._asked_dimensions:
             body["dimensions"] = self._asked_dimensions
         async with self._slots:
-            reply = await self._upstream.post("/embeddings", body)
+            with model_span("embeddings", self.name):
+                reply = await self._upstream.post("/embeddings", body)
         return _decode(reply, len(texts))
 
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from ragserve.flow.deadline import Deadline
 from ragserve.flow.principal import Principal
 from ragserve.metrics import STAGE_SECONDS
+from ragserve.tracing import span
 
 
 class Context:
@@ -37,7 +38,8 @@ class Context:
         start = time.monotonic()
         self.deadline.check(start, name)
         try:
-            yield
+            with span(name):
+                yield
         finally:
             seconds = time.monotonic() - start
             self.timings[name] = self.timings.get(name, 0.0) + seconds

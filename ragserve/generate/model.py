@@ -17,6 +17,7 @@ from ragserve.generate.conversation import Conversation, Options, Turn
 from ragserve.generate.prompt import build_prompt, build_rewrite
 from ragserve.generate.reply import Dictation, cost_of, count, decode_completion
 from ragserve.schema import SearchResult
+from ragserve.tracing import model_span, usage
 from ragserve.upstream import Member, Patience, Server, Upstream
 
 CHAT = "/chat/completions"
@@ -96,8 +97,10 @@ class LanguageModel:
                 dictation.take(reply)
             return reply
 
-        async with _within(deadline):
-            await self._upstream.call(dictate, lambda: not dictation.begun)
+        with model_span("chat", self.name) as span:
+            async with _within(deadline):
+                await self._upstream.call(dictate, lambda: not dictation.begun)
+            span.note(usage(dictation.usage, dictation.model))
         dictation.end()
         citations = [cite(index, prompt.passages[index - 1]) for index in dictation.marks.indexes]
         return Answer(
@@ -117,9 +120,12 @@ class LanguageModel:
         async def ask(server: Server) -> bytes:
             return await server.post(CHAT, msgspec.json.encode({"model": server.model, **body}))
 
-        async with _within(deadline):
-            reply = decode_completion(await self._upstream.call(ask))
-        count(cost_of(reply))
+        with model_span("chat", self.name) as span:
+            async with _within(deadline):
+                reply = decode_completion(await self._upstream.call(ask))
+            cost = cost_of(reply)
+            span.note(usage(cost, reply.model))
+        count(cost)
         return reply.text.strip()
 
     async def relay(
@@ -142,8 +148,9 @@ class LanguageModel:
                 return await server.post(CHAT, content)
             return await server.post(CHAT, content, hear, self._patience, raw=True)
 
-        async with _within(deadline):
-            return await self._upstream.call(ask, lambda: not begun)
+        with model_span("chat", self.name):
+            async with _within(deadline):
+                return await self._upstream.call(ask, lambda: not begun)
 
     async def check(self) -> None:
         """Raise ``UpstreamFailed`` unless the model's server lists its models."""

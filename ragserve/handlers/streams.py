@@ -14,6 +14,7 @@ from ragserve.handlers.services import REQUEST_ID, SERVICES
 from ragserve.handlers.sse import EventStream
 from ragserve.metrics import STREAMS
 from ragserve.schema import ErrorResponse
+from ragserve.tracing import note_failure
 
 E = TypeVar("E")
 R = TypeVar("R")
@@ -69,5 +70,6 @@ async def _finish(
         events.send(last(task.result()))
     except Exception as error:  # noqa: BLE001 - described to the client and logged
         events.send(failure(describe(error, request[REQUEST_ID])))
+        note_failure(error)
         return "failed"
     return "finished"

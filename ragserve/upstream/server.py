@@ -12,6 +12,7 @@ from email.utils import parsedate_to_datetime
 
 from ragserve.errors import ConfigurationError
 from ragserve.metrics import UPSTREAM_ERRORS
+from ragserve.tracing import header_lines, http_span
 from ragserve.upstream.exchange import Exchange, Hear, Patience
 from ragserve.upstream.failure import CallFailed, ClosedEarly
 from ragserve.upstream.origin import parse_base_url
@@ -52,8 +53,7 @@ class Server:
 
     async def get(self, path: str) -> bytes:
         """Return the reply to a GET; raise ``CallFailed``."""
-        request = f"GET {self.origin.path}{path} HTTP/1.1\r\n{self._head}\r\n\r\n".encode()
-        return await self._call(path, request, Exchange)
+        return await self._call("GET", path, b"\r\n", Exchange)
 
     async def post(
         self,
@@ -68,17 +68,26 @@ class Server:
 
         ``raw``: it is told the bytes of the stream instead, in the pieces in which they arrive.
         """
-        request = (
-            f"POST {self.origin.path}{path} HTTP/1.1\r\n{self._head}\r\n"
-            f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
-        ).encode() + content
-        return await self._call(path, request, lambda: Exchange(hear, patience, raw=raw))
+        rest = b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (
+            len(content),
+            content,
+        )
+        return await self._call("POST", path, rest, lambda: Exchange(hear, patience, raw=raw))
 
     async def close(self) -> None:
         """Close the connections."""
         await self._pool.close()
 
-    async def _call(self, path: str, request: bytes, begin: Callable[[], Exchange]) -> bytes:
+    async def _call(
+        self, method: str, path: str, rest: bytes, begin: Callable[[], Exchange]
+    ) -> bytes:
+        """Make a call; ``rest`` is what follows the header lines that all have."""
+        origin = self.origin
+        with http_span(method, origin.host, origin.port, f"{origin.url}{path}"):
+            request = f"{method} {origin.path}{path} HTTP/1.1\r\n{self._head}\r\n{header_lines()}"
+            return await self._request(path, request.encode() + rest, begin)
+
+    async def _request(self, path: str, request: bytes, begin: Callable[[], Exchange]) -> bytes:
         where = f"{self.what} {self.origin.url}{path}"
         try:
             async with asyncio.timeout(self._timeout_s):

@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 from aiohttp import web
@@ -21,8 +22,10 @@ from ragserve.edge.auth import authenticate
 from ragserve.edge.lane import Lane, Questions
 from ragserve.edge.problem import problem
 from ragserve.edge.ratelimit import LIMITER, RateLimiter, limit, tell
+from ragserve.edge.traced import TRACER, ServerTracer, TracedLane, trace
 from ragserve.edge.watch import WATCH, Watch
 from ragserve.embed import open_embedder
+from ragserve.errors import ConfigurationError
 from ragserve.flow.in_flight import InFlight
 from ragserve.flow.signal import Signal
 from ragserve.flow.streams import Streams
@@ -47,6 +50,7 @@ from ragserve.store.pool import Database, pool_size
 from ragserve.store.redis import Redis
 from ragserve.store.replica import Searches
 from ragserve.store.shares import Shares
+from ragserve.tracing import use
 
 
 def create_app(
@@ -62,6 +66,8 @@ def create_app(
     ``listener`` is what it will be served on; a supervisor that takes over may ask for it.
     """
     middlewares = [access, problem, authenticate, limit]
+    if config.tracing.enabled:
+        middlewares.insert(1, trace)
     app = web.Application(middlewares=middlewares, client_max_size=config.limits.body_bytes)
     for route in ROUTES:
         app.router.add_route(route.method, route.path, route.handler)
@@ -79,6 +85,13 @@ def create_app(
         async with opened.entered():
             yield
 
+    async def tracing(app: web.Application) -> AsyncIterator[None]:
+        tracer = app[TRACER] = tracer_of(app[PRESENCE].identity.id)
+        use(tracer)
+        yield
+        use(None)
+        await tracer.close()
+
     async def services(app: web.Application) -> AsyncIterator[None]:
         async with open_services(config, data_dir, dsn, workers=workers) as opened:
             app[SERVICES] = opened
@@ -94,7 +107,9 @@ def create_app(
         app.on_response_prepare.append(tell)
     watch = app[WATCH] = Watch(config.limits, app[PROXIES])
     app.on_cleanup.append(watch.stop)
-    app.cleanup_ctx.extend((presence, services))
+    app.cleanup_ctx.extend(
+        (presence, tracing, services) if config.tracing.enabled else (presence, services)
+    )
     return app
 
 
@@ -107,13 +122,26 @@ def create_lane(config: Config, app: web.Application) -> Lane:
         "/v1/query": ("query", pipeline.entrance),
         "/v1/search": ("search", pipeline.search_entrance),
     }
-    return Lane(
+    tracer = app.get(TRACER)
+    lane = Lane if tracer is None else partial(TracedLane, tracer)
+    return lane(
         config.log,
         lambda: services.phase == "ready",
         pages={"/ready": lambda _: ready, "/health": services.vitals.try_get},
         questions=Questions(classes, services.answers, services.keyring, app[LIMITER]),
         proxies=app[PROXIES],
     )
+
+
+def tracer_of(instance: str) -> ServerTracer:
+    """Return OpenTelemetry's tracer; raise ``ConfigurationError`` if that is not installed."""
+    try:
+        from ragserve.tracing.otel import open_tracer
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            f"tracing.enabled: {error.name} is not installed: pip install 'ragserve[otel]'"
+        ) from error
+    return open_tracer(instance)
 
 
 @asynccontextmanager

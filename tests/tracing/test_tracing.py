@@ -1,0 +1,343 @@
+"""Spans of real requests: names, parents, attributes and failures; and nothing at all when off."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import SpanKind, StatusCode
+
+from ragserve import __version__
+from ragserve.errors import ConfigurationError
+from ragserve.tracing import otel
+from ragserve.upstream import upstream
+from ragserve.worker.app import tracer_of
+from tests.conftest import Api, configured, serving
+from tests.generate.test_dictation import STOP, WORDS, piece
+from tests.handlers.test_ask import OFFICE
+from tests.handlers.test_stream import frames
+from tests.upstream.wire import END, HEAD, Client, Script, replies, said, then, wire
+from tests.worker.test_lane import asking as asking_the_lane
+
+TRACE, CALLER = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+HEADERS = {"traceparent": f"00-{TRACE}-{CALLER}-01", "tracestate": "vendor=1", "X-Request-ID": "q1"}
+QUESTION = {"query": "when is lunch served"}
+
+
+class Spans:
+    """What was exported once the server has ended."""
+
+    def __init__(self) -> None:
+        self.exporter = InMemorySpanExporter()
+
+    @property
+    def all(self) -> list[ReadableSpan]:
+        """Return all spans in the order of their beginnings."""
+        return sorted(self.exporter.get_finished_spans(), key=lambda span: span.start_time or 0)
+
+    def tree(self, top: int = int(CALLER, 16)) -> dict[str, Any]:
+        """Return the names of all spans below ``top``."""
+        return {
+            span.name: self.tree(span.context.span_id)
+            for span in self.all
+            if (span.parent.span_id if span.parent else 0) == top
+        }
+
+    def named(self, name: str) -> ReadableSpan:
+        """Return the only span of that name."""
+        (found,) = (span for span in self.all if span.name == name)
+        return found
+
+
+@pytest.fixture
+def spans(monkeypatch: pytest.MonkeyPatch) -> Spans:
+    """Spans stay in memory instead of going to a collector."""
+    spans = Spans()
+    monkeypatch.setattr(otel, "OTLPSpanExporter", lambda: spans.exporter)
+    monkeypatch.setattr(upstream, "PAUSE_S", 0.0)
+    return spans
+
+
+@asynccontextmanager
+async def asking(
+    script: Script, tmp_path: Path, dsn: str, **settings: object
+) -> AsyncIterator[Api]:
+    """A traced server whose language model follows the script; it knows when lunch is."""
+    async with asyncio.timeout(30), wire(script) as model:
+        config = configured(
+            tracing__enabled=True,
+            llm__base_url=f"http://127.0.0.1:{model.port}/v1",
+            llm__model="m",
+            **settings,
+        )
+        async with serving(config, tmp_path, dsn) as api:
+            await api.ingest(OFFICE)
+            yield api
+
+
+async def test_a_question_is_one_trace(spans: Spans, tmp_path: Path, dsn: str) -> None:
+    """The caller's trace goes on: request, stages, the model's call, and the model's own server."""
+    asked: list[bytes] = []
+
+    async def script(client: Client) -> None:
+        asked.append(await client.request())
+        await client.send(HEAD + WORDS + STOP + END)
+        await client.gone()
+
+    async with asking(script, tmp_path, dsn) as api:
+        async with api.client.post("/v1/query", json=QUESTION, headers=HEADERS) as response:
+            assert response.status == 200
+        port = api.services.config.llm.base_url.split(":")[2].removesuffix("/v1")
+    assert spans.tree() == {
+        "POST /v1/query": {"embed": {}, "retrieve": {}, "generate": {"chat m": {"POST": {}}}}
+    }
+    http = spans.named("POST")
+    sent = re.search(rb"\r\ntraceparent: (\S+)\r\ntracestate: vendor=1\r\n", asked[0])
+    assert sent is not None
+    assert sent[1].decode() == f"00-{TRACE}-{http.context.span_id:016x}-01"
+    assert http.kind is SpanKind.CLIENT
+    assert http.attributes == {
+        "http.request.method": "POST",
+        "server.address": "127.0.0.1",
+        "server.port": int(port),
+        "url.full": f"http://127.0.0.1:{port}/v1/chat/completions",
+    }
+    chat = spans.named("chat m")
+    assert chat.kind is SpanKind.CLIENT
+    assert chat.attributes == {
+        "gen_ai.operation.name": "chat",
+        "gen_ai.provider.name": "openai",
+        "gen_ai.request.model": "m",
+        "gen_ai.response.model": "m-1",
+        "gen_ai.usage.input_tokens": 90,
+        "gen_ai.usage.output_tokens": 9,
+    }
+    request = spans.named("POST /v1/query")
+    assert request.kind is SpanKind.SERVER
+    assert request.attributes is not None
+    assert dict(request.attributes) | {"user_agent.original": "", "client.address": ""} == {
+        "http.request.method": "POST",
+        "http.route": "/v1/query",
+        "url.path": "/v1/query",
+        "url.scheme": "http",
+        "user_agent.original": "",
+        "client.address": "",
+        "http.response.status_code": 200,
+        "http.response.header.x-request-id": ("q1",),
+        "http.response.header.cache-status": ("ragserve; fwd=miss; stored",),
+    }
+    assert {span.status.status_code for span in spans.all} == {StatusCode.UNSET}
+    assert not any("lunch" in str(span.to_json()) for span in spans.all)
+
+
+async def test_who_joins_a_flight_computes_nothing(spans: Spans, tmp_path: Path, dsn: str) -> None:
+    """Of two who ask the same at once one has stages; the other's span says that it shared them."""
+    began, both_here = asyncio.Event(), asyncio.Event()
+
+    async def script(client: Client) -> None:
+        await client.request()
+        began.set()
+        await both_here.wait()
+        await client.send(HEAD + WORDS + STOP + END)
+        await client.gone()
+
+    async def ask(api: Api) -> int:
+        async with api.client.post("/v1/query", json=QUESTION) as response:
+            return response.status
+
+    async with asking(script, tmp_path, dsn) as api:
+        first = asyncio.create_task(ask(api))
+        await began.wait()
+        second = asyncio.create_task(ask(api))
+        while api.services.in_flight.count < 2:  # noqa: ASYNC110 - the server's own count
+            await asyncio.sleep(0)
+        both_here.set()
+        assert await asyncio.gather(first, second) == [200, 200]
+    one, other = (span for span in spans.all if span.name == "POST /v1/query")
+    assert set(spans.tree(one.context.span_id)) == {"embed", "retrieve", "generate"}
+    assert spans.tree(other.context.span_id) == {}
+    assert other.attributes is not None
+    assert other.attributes["http.response.header.cache-status"] == (
+        "ragserve; fwd=miss; collapsed",
+    )
+
+
+async def test_failures_are_marked_where_they_happen(
+    spans: Spans, tmp_path: Path, dsn: str
+) -> None:
+    """Each attempt and the call as a whole have failed; the request has not: it was answered."""
+    refused = b"HTTP/1.1 500 No\r\nContent-Length: 4\r\n\r\noops"
+    async with (
+        asking(replies(refused, refused), tmp_path, dsn, llm__attempts=2) as api,
+        api.client.post("/v1/query", json=QUESTION, headers=HEADERS) as response,
+    ):
+        assert response.status == 200
+    failed = [span for span in spans.all if span.status.status_code is StatusCode.ERROR]
+    assert [span.name for span in failed] == ["chat m", "POST", "POST"]
+    for span in failed:
+        assert span.attributes is not None
+        assert span.attributes["error.type"] == "server"
+        assert span.status.description is not None
+        assert "status 500: oops" in span.status.description
+
+
+async def test_a_stream_that_breaks_is_a_failed_request(
+    spans: Spans, tmp_path: Path, dsn: str
+) -> None:
+    """Its head said 200 before anybody knew; the span says what came of it."""
+    script = then(HEAD + said(piece("At 100")), reset=True)
+    async with (
+        asking(script, tmp_path, dsn) as api,
+        api.client.post("/v1/query", json={**QUESTION, "stream": True}) as response,
+    ):
+        assert [name async for name, _ in frames(response)] == ["sources", "delta", "error"]
+    request = spans.named("POST /v1/query")
+    assert request.attributes is not None
+    assert request.attributes["http.response.status_code"] == 200
+    assert request.attributes["error.type"] == "closed"
+    assert request.status.status_code is StatusCode.ERROR
+
+
+async def test_an_error_of_the_clients_is_no_failure(
+    spans: Spans, tmp_path: Path, dsn: str
+) -> None:
+    """A 404 is an answer; a path that does not exist names no route; probes have no spans."""
+    config = configured(tracing__enabled=True)
+    async with serving(config, tmp_path, dsn, ingest=False) as api:
+        assert (await api.post("/v1/search", {"query": "x", "collection": "none"}))[0] == 404
+        assert (await api.get("/no/such/path"))[0] == 404
+        assert (await api.get("/health"))[0] == 200
+    assert [span.name for span in spans.all if span.kind is SpanKind.SERVER] == [
+        "POST /v1/search",
+        "GET",
+    ]
+    assert {span.status.status_code for span in spans.all} == {StatusCode.UNSET}
+
+
+async def test_the_express_lane_tells_of_its_answers(
+    spans: Spans, tmp_path: Path, dsn: str
+) -> None:
+    """A kept answer's span has the caller's trace, its own length and no stages."""
+    async with asking_the_lane(tmp_path, dsn, tracing__enabled=True) as (server, session):
+        url = f"{server.url}/v1/search"
+        for headers in ({}, HEADERS):
+            async with session.post(url, json=QUESTION, headers=headers) as response:
+                assert response.status == 200
+        async with session.get(f"{server.url}/ready") as response:
+            assert response.status == 200
+    assert spans.tree() == {"POST /v1/search": {}}
+    span = spans.all[-1]
+    assert span.attributes is not None
+    assert span.attributes["http.response.status_code"] == 200
+    assert span.attributes["http.response.header.x-request-id"] == ("q1",)
+    assert span.attributes["client.address"] == "127.0.0.1"
+    (status,) = span.attributes["http.response.header.cache-status"]  # type: ignore[misc,union-attr]
+    assert status == "ragserve; hit; detail=memory"
+    assert span.start_time is not None
+    assert span.end_time is not None
+    assert 0 < span.end_time - span.start_time < 1e9
+
+
+async def test_a_collector_gets_the_spans(
+    tmp_path: Path, dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By OTLP over HTTP, where and as the environment says, at the latest when the server ends."""
+    got: list[tuple[str, ExportTraceServiceRequest]] = []
+
+    async def collect(request: web.Request) -> web.Response:
+        export = ExportTraceServiceRequest.FromString(await request.read())
+        got.append((request.headers["X-Team"], export))
+        return web.Response(content_type="application/x-protobuf")
+
+    app = web.Application()
+    app.router.add_post("/v1/traces", collect)
+    async with TestServer(app) as collector:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", str(collector.make_url("/")))
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "x-team=search")
+        monkeypatch.setenv("OTEL_SERVICE_NAME", "answers")
+        config = configured(tracing__enabled=True)
+        async with serving(config, tmp_path, dsn, ingest=False) as api:
+            await api.post("/v1/search", {"query": "x", "collection": "none"})
+    ((team, export),) = got
+    assert team == "search"
+    (resource,) = export.resource_spans
+    named = {pair.key: pair.value.string_value for pair in resource.resource.attributes}
+    assert named["service.name"] == "answers"
+    assert named["service.version"] == __version__
+    assert named["service.instance.id"].startswith("0-")
+    assert [span.name for span in resource.scope_spans[0].spans] == ["POST /v1/search"]
+
+
+async def test_a_collector_that_hangs_is_not_waited_for(
+    tmp_path: Path, dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server answers as ever, and ends in time."""
+    monkeypatch.setattr(otel, "FLUSH_S", 0.1)
+    ended = asyncio.Event()
+
+    async def collect(client: Client) -> None:
+        await client.request()
+        await ended.wait()
+        await client.send(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        await client.gone()
+
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "60")
+    async with asyncio.timeout(30), wire(collect) as collector:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{collector.port}")
+        config = configured(tracing__enabled=True)
+        async with serving(config, tmp_path, dsn, ingest=False) as api:
+            status, _ = await api.post("/v1/search", {"query": "x", "collection": "none"})
+            assert status == 404
+        ended.set()
+
+
+def test_the_service_has_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """ragserve, unless the environment says otherwise."""
+    monkeypatch.delenv("OTEL_SERVICE_NAME", raising=False)
+    monkeypatch.delenv("OTEL_RESOURCE_ATTRIBUTES", raising=False)
+    assert otel.describe("0-1-a").attributes["service.name"] == "ragserve"
+    monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "service.name=a,deployment.environment=test")
+    found = otel.describe("0-1-a").attributes
+    assert (found["service.name"], found["deployment.environment"]) == ("a", "test")
+
+
+def test_what_is_not_installed_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Enabled without the extra: the error names the extra."""
+    monkeypatch.delitem(sys.modules, "ragserve.tracing.otel")
+    monkeypatch.setitem(sys.modules, "opentelemetry", None)
+    with pytest.raises(
+        ConfigurationError, match=r"tracing\.enabled: .*pip install 'ragserve\[otel\]'"
+    ):
+        tracer_of("0-1-a")
+
+
+def test_nothing_is_loaded_when_off() -> None:
+    """Without tracing an application has no hook for it and has not loaded what makes spans."""
+    program = (
+        "import sys, pathlib\n"
+        "from ragserve.config import Config\n"
+        "from ragserve.edge.traced import trace\n"
+        "from ragserve.worker.app import create_app\n"
+        "import ragserve.worker.run\n"
+        "app = create_app(Config(), pathlib.Path('/nowhere'), '')\n"
+        "assert trace not in app.middlewares\n"
+        # redis-py loads a part of its own, for metrics, wherever it finds it installed.
+        "ours = ('opentelemetry.sdk.trace', 'opentelemetry.exporter', 'ragserve.tracing.otel')\n"
+        "print([name for name in sys.modules if name.startswith(ours)])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "[]\n"

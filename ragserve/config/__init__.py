@@ -4,6 +4,7 @@ from ragserve.config.load import load_config
 from ragserve.config.redact import redacted, secrets_of
 from ragserve.config.render import render, render_defaults
 from ragserve.config.settings import (
+    MOST_PER_MINUTE,
     AddressRateConfig,
     AdmissionConfig,
     AnswerConfig,
@@ -28,6 +29,7 @@ from ragserve.config.settings import (
 )
 
 __all__ = [
+    "MOST_PER_MINUTE",
     "AddressRateConfig",
     "AdmissionConfig",
     "AnswerConfig",

@@ -30,6 +30,10 @@ Language = Literal[
 ]  # fmt: skip
 
 
+MOST_PER_MINUTE = 60_000_000
+"""One a microsecond: what buckets count in."""
+
+
 class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One table of the configuration file."""
 
@@ -52,6 +56,10 @@ class ServerConfig(Section, frozen=True, forbid_unknown_fields=True):
     express_lane: Annotated[
         bool, _doc("Answer what is in memory before the framework sees it.")
     ] = True
+    hosts: Annotated[
+        int,
+        _doc("Hosts that serve together; without Redis each has its part of the limits.", ge=1),
+    ] = 1
     drain_timeout_s: Annotated[
         float, _doc("Requests under way may finish this long after a stop.", ge=0)
     ] = 30.0
@@ -99,14 +107,19 @@ class AuthConfig(Section, frozen=True, forbid_unknown_fields=True):
 class RateConfig(Section, frozen=True, forbid_unknown_fields=True):
     """Requests (and tokens) a minute by key, or by address without one; 0: any number."""
 
-    query_per_minute: Annotated[int, _doc("/v1/query and /v1/chat/completions.", ge=0)] = 0
-    search_per_minute: Annotated[
-        int, _doc("/v1/search, /v1/embeddings, and what only reads.", ge=0)
+    query_per_minute: Annotated[
+        int, _doc("/v1/query and /v1/chat/completions.", ge=0, le=MOST_PER_MINUTE)
     ] = 0
-    ingest_per_minute: Annotated[int, _doc("What writes documents and collections.", ge=0)] = 0
-    admin_per_minute: Annotated[int, _doc("Keys and caches.", ge=0)] = 0
+    search_per_minute: Annotated[
+        int, _doc("/v1/search, /v1/embeddings, and what only reads.", ge=0, le=MOST_PER_MINUTE)
+    ] = 0
+    ingest_per_minute: Annotated[
+        int, _doc("What writes documents and collections.", ge=0, le=MOST_PER_MINUTE)
+    ] = 0
+    admin_per_minute: Annotated[int, _doc("Keys and caches.", ge=0, le=MOST_PER_MINUTE)] = 0
     tokens_per_minute: Annotated[
-        int, _doc("Tokens of the language model, of prompts and answers.", ge=0)
+        int,
+        _doc("Tokens of the language model, of prompts and answers.", ge=0, le=MOST_PER_MINUTE),
     ] = 0
 
     @property

@@ -96,15 +96,13 @@ def create_app(
         async with open_services(config, data_dir, dsn, workers=workers) as opened:
             app[SERVICES] = opened
             shares = Shares(opened.redis, config.redis.prefix) if opened.redis else None
-            limiter = app[LIMITER] = RateLimiter(config, workers, shares)
+            sharing = workers * config.server.hosts
+            limiter = app[LIMITER] = RateLimiter(config, sharing, shares)
             yield
             await limiter.close()
 
     app[PROXIES] = Proxies(config.server.trusted_proxies)
-    if any(
-        any(one.classes.values()) for one in (config.rate, config.tenant_rate, config.address_rate)
-    ):
-        app.on_response_prepare.append(tell)
+    app.on_response_prepare.append(tell)
     watch = app[WATCH] = Watch(config.limits, app[PROXIES])
     app.on_cleanup.append(watch.stop)
     app.cleanup_ctx.extend(

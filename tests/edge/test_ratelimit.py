@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from ragserve.config import AddressRateConfig, Config, RateConfig, RedisConfig, TenantRateConfig
-from ragserve.edge.ratelimit import RateLimiter
+from ragserve.edge.ratelimit import FREE, RateLimiter
 from ragserve.errors import TooManyRequests
 from ragserve.flow.bucket import Rate
 from ragserve.flow.principal import OWNER, Principal
@@ -208,17 +208,70 @@ async def test_many_at_once_ask_redis_once(server: RedisServer) -> None:
 
 
 async def test_redis_may_go_and_come_back(server: RedisServer) -> None:
-    """While it is away the worker's own share counts; no request fails for it."""
+    """While it is away a worker gives out its share of what was left; neither that, nor a Redis
+    that comes back empty, fills the bucket. No request fails for it."""
+    clock = Clock()
     async with connected(server, timeout_ms=200) as redis:
-        limiter = RateLimiter(QUERIES, 2, Shares(redis, "t:"))
-        assert await admitted(limiter, KEY, 3, 0.0) == 3
+        limiter, other = (RateLimiter(QUERIES, 2, Shares(redis, "t:", clock)) for _ in range(2))
+        assert await admitted(limiter, KEY, 10, 0.0) == 10
         server.kill()
-        assert await admitted(limiter, KEY, 100, 0.0) == 30
+        assert await admitted(limiter, KEY, 100, 0.0) == 25
+        assert await admitted(other, KEY, 20, 0.0) == 20, "it knows nothing of the ten"
         server.start()
         async with asyncio.timeout(30):
             while not redis.reachable:  # noqa: ASYNC110 - its probe
                 await asyncio.sleep(0.05)
+        clock.us += 1
+        assert await admitted(other, KEY, 1, 0.0) == 1
+        assert await admitted(limiter, KEY, 100, 0.0) == 60 - 10 - 25 - 20 - 1
+
+
+@pytest.mark.parametrize("step_s", [3600, -3600])
+async def test_the_clock_of_redis_may_jump(server: RedisServer, step_s: int) -> None:
+    """Neither an hour forward nor one back gives tokens, or takes any for longer than a minute."""
+    clock = Clock()
+    clock.us += 3600 * 10**6
+    config = Config(rate=RateConfig(query_per_minute=60, tokens_per_minute=60))
+    async with connected(server) as redis:
+        limiter = RateLimiter(config, 1, Shares(redis, "t:", clock))
         assert await admitted(limiter, KEY, 100, 0.0) == 60
+        limiter.charge_soon(KEY, "::1", 90, 0.0)
+        await asyncio.gather(*limiter._charging)
+        clock.us += step_s * 10**6
+        assert await admitted(limiter, KEY, 100, 0.0) == 0
+        passed = 0
+        for now in range(10, 70, 10):
+            clock.us += 10**7
+            passed += await admitted(limiter, KEY, 100, float(now))
+        # Gone back, Redis cannot tell how long ago it was asked last: ten seconds here, once.
+        assert passed == (60 if step_s > 0 else 50)
+        limiter.charge_soon(KEY, "::1", 90, 70.0)
+        await asyncio.gather(*limiter._charging)
+        with pytest.raises(TooManyRequests) as refused:
+            limiter.check_tokens(KEY, "::1", 70.0)
+        assert 0 < refused.value.retry_after_s <= 90 + 90 - 60 + 2
+
+
+async def test_who_has_to_wait_is_not_asked_for(server: RedisServer) -> None:
+    """A client over its limit costs Redis one call until there can be a token again."""
+    clock = Clock()
+    async with connected(server) as redis:
+        limiter = RateLimiter(QUERIES, 1, Shares(redis, "t:", clock))
+        assert await admitted(limiter, KEY, 60, 0.0) == 60
+        before = (await redis.client.info("commandstats"))["cmdstat_eval"]["calls"]
+        assert await admitted(limiter, KEY, 500, 0.5) == 0
+        with pytest.raises(TooManyRequests) as refused:
+            await limiter.take(KEY, "::1", "query", 0.75)
+        assert refused.value.retry_after_s == pytest.approx(0.25)
+        after = (await redis.client.info("commandstats"))["cmdstat_eval"]["calls"]
+        assert after - before <= 1
+
+
+async def test_a_limit_below_the_number_of_workers(server: RedisServer) -> None:
+    """Without Redis each worker still has a token now and then, not none for ever."""
+    limiter = RateLimiter(Config(rate=RateConfig(query_per_minute=1)), 4, None)
+    assert await admitted(limiter, KEY, 5, 0.0) == 1
+    assert await admitted(limiter, KEY, 5, 240.0) == 1
 
 
 async def test_the_script_and_the_bucket_agree(server: RedisServer) -> None:
@@ -236,6 +289,9 @@ async def test_the_script_and_the_bucket_agree(server: RedisServer) -> None:
             assert lease.wait_s == pytest.approx(wait_s, abs=1e-3)
 
 
-def test_the_defaults_limit_nothing() -> None:
+async def test_the_defaults_limit_nothing() -> None:
     """Limits are an operator's choice."""
-    assert not RateLimiter(Config(), 1, None)
+    limiter = RateLimiter(Config(), 1, None)
+    for route_class in ("query", "search", "ingest", "admin"):
+        assert limiter.try_take(KEY, "::1", route_class, 0.0) == FREE
+    limiter.check_tokens(KEY, "::1", 0.0)

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from ragserve.config import Language
+from ragserve.config import MOST_PER_MINUTE, Language
 
 Scope = Literal["query", "ingest", "admin"]
 """What a key may be good for."""
@@ -173,12 +173,36 @@ class Deleted(msgspec.Struct, frozen=True):
     deleted: bool = True
 
 
+PerMinute = Annotated[int, Meta(ge=0, le=MOST_PER_MINUTE)]
+
+
+class KeyLimits(
+    Request, frozen=True, forbid_unknown_fields=True, omit_defaults=True, cache_hash=True
+):
+    """A key's own limits, each in place of that of its name in ``[rate]``; 0: any number."""
+
+    query_per_minute: PerMinute | None = None
+    search_per_minute: PerMinute | None = None
+    ingest_per_minute: PerMinute | None = None
+    admin_per_minute: PerMinute | None = None
+    tokens_per_minute: PerMinute | None = None
+
+    def of(self, name: str) -> int | None:
+        """Return the limit of a class of routes, or of "tokens"; None: as others have it."""
+        limit: int | None = getattr(self, f"{name}_per_minute")
+        return limit
+
+
+NO_LIMITS = KeyLimits()
+
+
 class KeyRequest(Request, frozen=True, forbid_unknown_fields=True):
     """A key to make; ``collections`` null means all of the tenant's."""
 
     name: str
     scopes: list[Scope] = msgspec.field(default_factory=lambda: ["query"])
     collections: list[str] | None = None
+    limits: KeyLimits = NO_LIMITS
     expires_at: Annotated[dt.datetime, msgspec.Meta(tz=True)] | None = None
 
 
@@ -199,6 +223,7 @@ class KeyResponse(msgspec.Struct, frozen=True):
     created_at: dt.datetime
     expires_at: dt.datetime | None
     revoked_at: dt.datetime | None
+    limits: KeyLimits
 
 
 class NewKey(msgspec.Struct, frozen=True):

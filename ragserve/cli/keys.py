@@ -12,9 +12,9 @@ import click
 import msgspec
 
 from ragserve.config import Config
-from ragserve.schema import Scope
+from ragserve.schema import KeyLimits, Scope
 from ragserve.store.embedded import database_dsn
-from ragserve.store.keys import Key, create_key, list_keys, revoke_key, rotate_key
+from ragserve.store.keys import Key, create_key, limit_key, list_keys, revoke_key, rotate_key
 from ragserve.store.migrate import prepare_database
 from ragserve.store.pool import Database
 
@@ -30,6 +30,7 @@ def create(
     scopes: tuple[Scope, ...],
     collections: tuple[str, ...],
     days: float | None,
+    limits: KeyLimits,
 ) -> int:
     """Make a key and print its token, which cannot be had again."""
     expires_at = None if days is None else dt.datetime.now(dt.UTC) + dt.timedelta(days=days)
@@ -43,6 +44,7 @@ def create(
             scopes=scopes,
             collections=collections or None,
             expires_at=expires_at,
+            limits=limits,
         ),
     )
     _print_new(key, token)
@@ -60,7 +62,7 @@ def listing(config: Config, data_dir: Path, *, tenant: str | None, as_json: bool
         where = "all" if key.collections is None else ",".join(key.collections)
         click.echo(
             f"{key.id}  {key.tenant:12} {','.join(key.scopes):20} {where:16}"
-            f" {_state(key, now):24} {key.name}"
+            f" {_state(key, now):24} {key.name}{_limits(key.limits)}"
         )
     if not keys:
         click.echo("there are no keys: only clients on this machine are served", err=True)
@@ -74,6 +76,13 @@ def rotate(config: Config, data_dir: Path, *, key_id: str, grace_s: float) -> in
     )
     _print_new(key, token)
     click.echo(f"key {key_id} is good for {grace_s:.0f} s more", err=True)
+    return 0
+
+
+def limit(config: Config, data_dir: Path, *, key_id: str, limits: KeyLimits) -> int:
+    """Give a key other limits."""
+    key = _with_database(config, data_dir, lambda database: limit_key(database, key_id, limits))
+    click.echo(f"key {key.id} ({key.name}):{_limits(limits) or ' limited as others'}", err=True)
     return 0
 
 
@@ -105,6 +114,11 @@ def _print_new(key: Key, token: str) -> None:
     about = f"key {key.id} of tenant {key.tenant} for {', '.join(key.scopes)}{ends}"
     click.echo(f"{about}; this is the only time its token is shown:", err=True)
     click.echo(token)
+
+
+def _limits(limits: KeyLimits) -> str:
+    """Return a key's own limits, as they are given on the command line."""
+    return "".join(f"  {name}={most}" for name, most in msgspec.to_builtins(limits).items())
 
 
 def _state(key: Key, now: dt.datetime) -> str:

@@ -15,6 +15,7 @@ from ragserve.cli.remote import Remote
 from ragserve.config import Config, load_config, render_defaults
 from ragserve.errors import RagserveError, exit_code
 from ragserve.flow.principal import DEFAULT_TENANT, SCOPES
+from ragserve.schema import KeyLimits
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -128,6 +129,18 @@ def ingester(settings: Settings) -> int:
     return run_ingester(settings.config, settings.data_dir, settings.reload)
 
 
+def _key_limits(
+    _context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]
+) -> KeyLimits:
+    """Return the limits that NAME=N, several times, are."""
+    given = {name: most for name, _, most in (value.partition("=") for value in values)}
+    try:
+        return msgspec.convert(given, KeyLimits, strict=False)
+    except msgspec.ValidationError as error:
+        names = ", ".join(KeyLimits.__struct_fields__)
+        raise click.BadParameter(f"{error}; NAME=N, the names are {names}") from error
+
+
 @cli.group()
 def keys() -> None:
     """Make, list, rotate and revoke clients' keys."""
@@ -147,6 +160,14 @@ def keys() -> None:
 )
 @click.option("--collection", "collections", multiple=True, help="Only these collections.")
 @click.option("--days", type=click.FloatRange(0, min_open=True), help="Valid for so long.")
+@click.option(
+    "--limit",
+    "limits",
+    multiple=True,
+    metavar="NAME=N",
+    callback=_key_limits,
+    help="In place of that of [rate], such as query_per_minute=600; 0: any number.",
+)
 @with_settings
 def create_key(settings: Settings, **wanted: Any) -> int:
     """Make a key; its token is printed this once."""
@@ -164,6 +185,20 @@ def list_keys(settings: Settings, tenant: str | None, as_json: bool) -> int:
     from ragserve.cli.keys import listing
 
     return listing(settings.config, settings.data_dir, tenant=tenant, as_json=as_json)
+
+
+@keys.command("limit")
+@click.argument("key_id", metavar="ID")
+@click.argument("limits", nargs=-1, metavar="[NAME=N]...", callback=_key_limits)
+@with_settings
+def limit_key(settings: Settings, key_id: str, limits: KeyLimits) -> int:
+    """Give a key these limits in place of [rate]'s and of those it had; none: no own ones.
+
+    Servers know within a second.
+    """
+    from ragserve.cli.keys import limit
+
+    return limit(settings.config, settings.data_dir, key_id=key_id, limits=limits)
 
 
 @keys.command("rotate")

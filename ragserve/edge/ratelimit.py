@@ -18,13 +18,17 @@ from ragserve.edge.auth import SCOPE
 from ragserve.edge.quota import Quota
 from ragserve.edge.tokens import TokenQuota
 from ragserve.errors import TooManyRequests
+from ragserve.flow.bounded import Bounded
 from ragserve.flow.bucket import Decision
 from ragserve.flow.principal import Principal
 from ragserve.handlers import DECISION, MAY_SPEND, PRINCIPAL, TOKENS
+from ragserve.schema import KeyLimits
 from ragserve.store.shares import Shares
 
 Identify = Callable[[Principal, str], str]
 FREE = Decision()
+OWN_LIMITS = 1000
+"""Different limits of keys; the one made first begins anew when there are more."""
 
 
 def by_key(principal: Principal, address: str) -> str:
@@ -43,9 +47,14 @@ def by_address(_principal: Principal, address: str) -> str:
 
 
 class RateLimiter:
-    """The limits of a worker, one of ``workers`` on its host."""
+    """The limits of a worker, one of ``workers`` that share them.
+
+    A key's own limits stand in place of those of ``[rate]``.
+    """
 
     def __init__(self, config: Config, workers: int, shares: Shares | None) -> None:
+        self._workers = workers
+        self._shares = shares
         kinds: tuple[tuple[str, RateConfig, Identify], ...] = (
             ("", config.rate, by_key),
             ("tenant-", config.tenant_rate, by_tenant),
@@ -53,6 +62,10 @@ class RateLimiter:
         )
         self._limits: dict[str, list[tuple[Identify, Quota]]] = {}
         self._tokens: list[tuple[Identify, TokenQuota]] = []
+        self._own: Bounded[tuple[str, int], Quota] = Bounded(OWN_LIMITS)
+        self._own_tokens: Bounded[int, TokenQuota] = Bounded(OWN_LIMITS)
+        self._with_own: Bounded[tuple[KeyLimits, str], list[tuple[Identify, Quota]]]
+        self._with_own = Bounded(OWN_LIMITS)
         self._charging: set[asyncio.Task[None]] = set()
         for prefix, rates, identify in kinds:
             for name, per_minute in rates.classes.items():
@@ -63,15 +76,15 @@ class RateLimiter:
                 name, most = f"{prefix}tokens", rates.tokens_per_minute
                 self._tokens.append((identify, TokenQuota(name, most, workers, shares)))
 
-    def __bool__(self) -> bool:
-        return bool(self._limits)
-
     def try_take(
         self, principal: Principal, address: str, route_class: str, now: float
     ) -> Decision | None:
         """Count a request; None, and nothing counted, if it may not pass without waiting."""
-        limits = self._limits.get(route_class)
-        if limits is None:
+        if principal.limits is None:
+            limits = self._limits.get(route_class)
+        else:
+            limits = self._limits_with(principal.limits, route_class)
+        if not limits:
             return FREE
         least = float("inf")
         decisive: Quota | None = None
@@ -89,8 +102,12 @@ class RateLimiter:
         self, principal: Principal, address: str, route_class: str, now: float
     ) -> Decision:
         """Count a request; raise ``TooManyRequests`` if it may not pass."""
+        if principal.limits is None:
+            limits = self._limits.get(route_class, [])
+        else:
+            limits = self._limits_with(principal.limits, route_class)
         taken: list[tuple[float, Quota, str]] = []
-        for identify, quota in self._limits.get(route_class, ()):
+        for identify, quota in limits:
             identity = identify(principal, address)
             try:
                 taken.append((await quota.take(identity, now), quota, identity))
@@ -105,12 +122,12 @@ class RateLimiter:
 
     def check_tokens(self, principal: Principal, address: str, now: float) -> None:
         """Raise ``TooManyRequests`` if no tokens are left for an answer."""
-        for identify, quota in self._tokens:
+        for identify, quota in self._tokens_of(principal):
             quota.check(identify(principal, address), now)
 
     def charge_soon(self, principal: Principal, address: str, tokens: int, now: float) -> None:
         """Count an answer's tokens, behind the answer."""
-        for identify, quota in self._tokens:
+        for identify, quota in self._tokens_of(principal):
             charge = quota.charge(identify(principal, address), tokens, now)
             task = asyncio.create_task(charge)
             self._charging.add(task)
@@ -119,8 +136,47 @@ class RateLimiter:
     async def close(self) -> None:
         """Give back what is in hand, and count what is still to be counted."""
         await asyncio.gather(*self._charging, return_exceptions=True)
-        quotas = (quota for limits in self._limits.values() for _, quota in limits)
-        await asyncio.gather(*(quota.close() for quota in quotas))
+        quotas = [quota for limits in self._limits.values() for _, quota in limits]
+        await asyncio.gather(*(quota.close() for quota in (*quotas, *self._own.values())))
+
+    def _limits_with(self, own: KeyLimits, route_class: str) -> list[tuple[Identify, Quota]]:
+        """Return the limits of a class of routes for a key with limits of its own."""
+        limits = self._with_own.get((own, route_class))
+        if limits is None:
+            limits = self._limits.get(route_class, [])
+            per_minute = own.of(route_class)
+            if per_minute is not None:
+                limits = [(by, quota) for by, quota in limits if by is not by_key]
+                if per_minute > 0:
+                    limits.insert(0, (by_key, self._own_quota(route_class, per_minute)))
+            self._with_own[own, route_class] = limits
+        return limits
+
+    def _own_quota(self, name: str, per_minute: int) -> Quota:
+        quota = self._own.get((name, per_minute))
+        if quota is None:
+            quota = self._own[name, per_minute] = Quota(
+                name, per_minute, self._workers, self._shares
+            )
+        return quota
+
+    def _tokens_of(self, principal: Principal) -> list[tuple[Identify, TokenQuota]]:
+        """Return the limits of the language model's tokens for a key."""
+        most = None if principal.limits is None else principal.limits.of("tokens")
+        if most is None:
+            return self._tokens
+        limits = [(by, quota) for by, quota in self._tokens if by is not by_key]
+        if most > 0:
+            quota = self._own_tokens.get(most)
+            if quota is None:
+                quota = self._own_tokens[most] = TokenQuota(
+                    "tokens", most, self._workers, self._shares
+                )
+            limits.insert(0, (by_key, quota))
+        return limits
+
+    def __repr__(self) -> str:
+        return f"<RateLimiter {len(self._limits)} classes limited, {len(self._own)} limits of keys>"
 
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -157,5 +213,5 @@ async def limit(request: web.Request, handler: Handler) -> web.StreamResponse:
 async def tell(request: web.Request, response: web.StreamResponse) -> None:
     """Say in each answer's head, be it a stream's, what is left (aiohttp's on_response_prepare)."""
     decision = request.get(DECISION)
-    if decision is not None:
+    if decision is not None and decision.fields:
         response.headers.update(decision.fields)

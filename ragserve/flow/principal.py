@@ -9,7 +9,7 @@ from typing import Final, get_args
 import msgspec
 
 from ragserve.errors import Forbidden, NotFound
-from ragserve.schema import Scope
+from ragserve.schema import KeyLimits, Scope
 
 SCOPES: Final[tuple[Scope, ...]] = get_args(Scope)
 DEFAULT_TENANT: Final = "default"
@@ -18,7 +18,7 @@ DEFAULT_TENANT: Final = "default"
 class Principal(msgspec.Struct, frozen=True):
     """What a key allows. ``id`` is "" without a key; ``collections`` None means all.
 
-    ``expires_at`` is in seconds since 1970.
+    ``expires_at`` is in seconds since 1970; ``limits`` None means those of everybody.
     """
 
     id: str
@@ -26,6 +26,7 @@ class Principal(msgspec.Struct, frozen=True):
     scopes: frozenset[Scope]
     collections: frozenset[str] | None = None
     expires_at: float = float("inf")
+    limits: KeyLimits | None = None
 
     def expired(self) -> bool:
         """Return whether the key's time is over."""

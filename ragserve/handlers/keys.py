@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import msgspec
 import structlog
 from aiohttp import web
 
 from ragserve.handlers.body import json_response, read_json
 from ragserve.handlers.services import PRINCIPAL, REQUEST_ID, SERVICES
-from ragserve.schema import Deleted, KeyList, KeyRequest, KeyResponse, NewKey, RotateRequest
-from ragserve.store.keys import Key, create_key, list_keys, revoke_key, rotate_key
+from ragserve.schema import (
+    Deleted,
+    KeyLimits,
+    KeyList,
+    KeyRequest,
+    KeyResponse,
+    NewKey,
+    RotateRequest,
+)
+from ragserve.store.keys import Key, create_key, limit_key, list_keys, revoke_key, rotate_key
 
 audit = structlog.get_logger("ragserve.audit")
 
@@ -23,6 +32,7 @@ async def create(request: web.Request) -> web.Response:
         scopes=wanted.scopes,
         collections=wanted.collections,
         expires_at=wanted.expires_at,
+        limits=wanted.limits,
     )
     _note("key_created", request, key)
     return json_response(NewKey(_response(key), token), status=201)
@@ -47,6 +57,15 @@ async def rotate(request: web.Request) -> web.Response:
     return json_response(NewKey(_response(key), token), status=201)
 
 
+async def limit(request: web.Request) -> web.Response:
+    """Give a key these limits; what is not named is as for everybody, from now on."""
+    limits = await read_json(request, KeyLimits)
+    database = request.app[SERVICES].database
+    key = await limit_key(database, request.match_info["id"], limits, request[PRINCIPAL].tenant)
+    _note("key_limited", request, key, limits=msgspec.to_builtins(limits))
+    return json_response(_response(key))
+
+
 async def revoke(request: web.Request) -> web.Response:
     """End a key; within a second no worker and no host takes it any more."""
     database = request.app[SERVICES].database
@@ -65,6 +84,7 @@ def _response(key: Key) -> KeyResponse:
         key.created_at,
         key.expires_at,
         key.revoked_at,
+        key.limits,
     )
 
 

@@ -140,6 +140,14 @@ _KEYS = (
         201,
         scope="admin",
     ),
+    Route(
+        "PUT",
+        "/v1/keys/{id}/limits",
+        keys.limit,
+        schema.KeyLimits,
+        schema.KeyResponse,
+        scope="admin",
+    ),
     Route("DELETE", "/v1/keys/{id}", keys.revoke, None, schema.Deleted, scope="admin"),
 )
 

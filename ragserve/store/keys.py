@@ -11,13 +11,14 @@ import hashlib
 import hmac
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import msgspec
 
 from ragserve.errors import InvalidRequest, NotFound
 from ragserve.flow.principal import SCOPES, Principal
-from ragserve.schema import Scope
+from ragserve.schema import NO_LIMITS, KeyLimits, Scope
 from ragserve.store.collections import check_name
 from ragserve.store.pool import Database
 
@@ -28,7 +29,10 @@ ID_BYTES = 6
 SECRET_BYTES = 32
 NAME_CHARACTERS = 128
 TENANT = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
-_COLUMNS = "id, tenant, name, scopes, collections, created_at, expires_at, revoked_at"
+_COLUMNS = (
+    "id, tenant, name, scopes, collections, created_at, expires_at, revoked_at,"
+    " limits::text AS limits"
+)
 _NO_HASH = bytes(32)
 
 
@@ -43,6 +47,7 @@ class Key(msgspec.Struct, frozen=True):
     created_at: dt.datetime
     expires_at: dt.datetime | None = None
     revoked_at: dt.datetime | None = None
+    limits: KeyLimits = NO_LIMITS
 
     @property
     def principal(self) -> Principal:
@@ -53,6 +58,7 @@ class Key(msgspec.Struct, frozen=True):
             frozenset(self.scopes),
             None if self.collections is None else frozenset(self.collections),
             float("inf") if self.expires_at is None else self.expires_at.timestamp(),
+            None if self.limits == NO_LIMITS else self.limits,
         )
 
 
@@ -64,14 +70,15 @@ async def create_key(
     scopes: Sequence[Scope],
     collections: Sequence[str] | None = None,
     expires_at: dt.datetime | None = None,
+    limits: KeyLimits = NO_LIMITS,
 ) -> tuple[Key, str]:
     """Store a new key; return it with its token, which cannot be had again."""
     _check(tenant, name, scopes, collections, expires_at)
     key_id = secrets.token_hex(ID_BYTES)
     token = f"{PREFIX}{key_id}_{secrets.token_urlsafe(SECRET_BYTES)}"
     row = await database.fetchrow(
-        "INSERT INTO keys (id, tenant, name, hash, scopes, collections, expires_at)"
-        f" VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING {_COLUMNS}",
+        "INSERT INTO keys (id, tenant, name, hash, scopes, collections, expires_at, limits)"
+        f" VALUES ($1, $2, $3, $4, $5, $6, $7, $8::jsonb) RETURNING {_COLUMNS}",
         key_id,
         tenant,
         name,
@@ -79,9 +86,10 @@ async def create_key(
         list(scopes),
         None if collections is None else list(collections),
         expires_at,
+        _to_json(limits),
     )
     assert row is not None  # noqa: S101 - INSERT … RETURNING
-    return Key(**row), token
+    return _key(row), token
 
 
 async def list_keys(database: Database, tenant: str | None = None) -> list[Key]:
@@ -90,7 +98,23 @@ async def list_keys(database: Database, tenant: str | None = None) -> list[Key]:
         f"SELECT {_COLUMNS} FROM keys WHERE $1::text IS NULL OR tenant = $1 ORDER BY created_at",
         tenant,
     )
-    return [Key(**row) for row in rows]
+    return [_key(row) for row in rows]
+
+
+async def limit_key(
+    database: Database, key_id: str, limits: KeyLimits, tenant: str | None = None
+) -> Key:
+    """Give a key these limits in place of those it had; raise ``NotFound``."""
+    row = await database.fetchrow(
+        "UPDATE keys SET limits = $3::jsonb WHERE id = $1 AND ($2::text IS NULL OR tenant = $2)"
+        f" AND revoked_at IS NULL RETURNING {_COLUMNS}",
+        _storable(key_id),
+        tenant,
+        _to_json(limits),
+    )
+    if row is None:
+        raise NotFound(f"key {key_id!r} does not exist or is revoked")
+    return _key(row)
 
 
 async def revoke_key(database: Database, key_id: str, tenant: str | None = None) -> Key:
@@ -103,7 +127,7 @@ async def revoke_key(database: Database, key_id: str, tenant: str | None = None)
     )
     if row is None:
         raise NotFound(f"key {key_id!r} does not exist")
-    return Key(**row)
+    return _key(row)
 
 
 async def rotate_key(
@@ -123,7 +147,7 @@ async def rotate_key(
         raise NotFound(f"key {key_id!r} does not exist or is valid no more")
     fields = dict(row)
     before = fields.pop("before")
-    old = Key(**fields)
+    old = _key(fields)
     return await create_key(
         database,
         tenant=old.tenant,
@@ -131,6 +155,7 @@ async def rotate_key(
         scopes=old.scopes,
         collections=old.collections,
         expires_at=before,
+        limits=old.limits,
     )
 
 
@@ -147,7 +172,7 @@ async def find_token(database: Database, token: str) -> Principal | None:
     matches = hmac.compare_digest(fields.pop("hash", _NO_HASH), _hash(token))
     if not matches or not fields:
         return None
-    principal = Key(**fields).principal
+    principal = _key(fields).principal
     return None if principal.expired() else principal
 
 
@@ -184,6 +209,16 @@ def _check(
         check_name(collection)
     if expires_at is not None and expires_at <= dt.datetime.now(dt.UTC):
         raise InvalidRequest(f"expires_at: {expires_at.isoformat()} is past", param="expires_at")
+
+
+def _key(row: Mapping[str, Any]) -> Key:
+    fields = dict(row)
+    limits = msgspec.json.decode(fields.pop("limits"), type=KeyLimits)
+    return Key(**fields, limits=limits)
+
+
+def _to_json(limits: KeyLimits) -> str:
+    return msgspec.json.encode(limits).decode()
 
 
 def _storable(key_id: str) -> str:

@@ -103,7 +103,9 @@ def test_check_reaches_everything(data_dir: Path) -> None:
 
 def test_migrate_says_what_it_did(data_dir: Path) -> None:
     """migrate applies each migration once."""
-    assert ragserve(data_dir, "migrate").stdout == ("applied 0001 initial\napplied 0002 keys\n")
+    assert ragserve(data_dir, "migrate").stdout == (
+        "applied 0001 initial\napplied 0002 keys\napplied 0003 key_limits\n"
+    )
     assert ragserve(data_dir, "migrate").stdout == "the database is up to date\n"
 
 

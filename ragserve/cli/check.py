@@ -1,108 +1,96 @@
-"""``check``: is the configuration right, and is everything there that it names?"""
+"""``check``: is the configuration right, and is everything there that the server needs?"""
 
 from __future__ import annotations
 
 import asyncio
 import os
-import resource
-from collections.abc import Awaitable, Callable
+import sys
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
-import asyncpg
 import click
+import msgspec
 
+from ragserve.cli.checks.database import check_database
+from ragserve.cli.checks.files import check_files
+from ragserve.cli.checks.finding import Finding, failed
+from ragserve.cli.checks.host import check_host
+from ragserve.cli.checks.models import check_embedder, check_models, check_redis
 from ragserve.config import Config
-from ragserve.embed import open_embedder
-from ragserve.errors import RagserveError, exit_code
-from ragserve.generate import LanguageModel
+from ragserve.errors import RagserveError, Unavailable
+from ragserve.host.members import run_directory
 from ragserve.store.embedded import database_dsn
-from ragserve.store.migrate import check_server, pending_migrations
-from ragserve.store.pool import DRIVER_ERRORS
-from ragserve.store.redis import Redis
 
-MIN_OPEN_FILES = 4096
+PATIENCE_S = 60.0
+"""No check takes longer; a model may have to be loaded."""
+COLORS = {"pass": "green", "warn": "yellow", "fail": "red"}
 
 
-def run(config: Config, data_dir: Path) -> int:
-    """Check everything, a line each; return 0 or the exit code of the worst finding."""
-    click.echo("configuration: ok")
-    worst = 0
-    checks: list[tuple[str, Callable[[], Awaitable[str]]]] = [
-        ("data directory", lambda: _data_dir(data_dir)),
-        ("open files", _open_files),
-        ("database", lambda: _database(config, data_dir)),
-        ("embedder", lambda: _embedder(config)),
-        ("language model", lambda: _model(config)),
-        ("redis", lambda: _redis(config)),
+def run(config: Config, config_file: Path | None, data_dir: Path, *, as_json: bool) -> int:
+    """Check everything; print what was found; return 0 or the worst failure's exit code."""
+    found = examine(config, config_file, data_dir, os.environ)
+    if as_json:
+        click.echo(msgspec.json.encode(found))
+    else:
+        click.echo(report(found, colors=sys.stdout.isatty()))
+    return max(finding.exit_code for finding in found)
+
+
+def examine(
+    config: Config, config_file: Path | None, data_dir: Path, environ: Mapping[str, str]
+) -> list[Finding]:
+    """Return everything that can be found out about this host and what it depends on."""
+    run_dir = run_directory(config.storage, data_dir, environ)
+    workers = len(os.sched_getaffinity(0))
+    found = [
+        *check_files(config_file, data_dir, environ),
+        *check_host(config, data_dir, run_dir, workers),
     ]
-    for name, check in checks:
-        try:
-            click.echo(f"{name}: {asyncio.run(check())}")  # type: ignore[arg-type]
-        except RagserveError as error:
-            click.echo(f"{name}: FAILED: {error.message}", err=True)
-            worst = max(worst, exit_code(error))
-    return worst
-
-
-async def _data_dir(data_dir: Path) -> str:
+    if any(finding.name == "data directory" and finding.verdict == "fail" for finding in found):
+        return found + asyncio.run(_elsewhere(config, config.database.dsn or None))
     try:
-        os.makedirs(data_dir, exist_ok=True)  # noqa: PTH103 - nothing else runs
-    except OSError as error:
-        raise RagserveError(f"{data_dir}: {error.strerror}") from error
-    if not os.access(data_dir, os.W_OK | os.X_OK):
-        raise RagserveError(f"{data_dir}: not writable")
-    status = os.statvfs(data_dir)
-    return f"ok, {data_dir}, {status.f_bavail * status.f_frsize / 1e9:.1f} GB free"
+        with database_dsn(config.database.dsn, data_dir) as dsn:
+            return found + asyncio.run(_elsewhere(config, dsn))
+    except RagserveError as error:
+        found.append(failed("database", error, "the log that is named; room on the disk"))
+        return found + asyncio.run(_elsewhere(config, None))
 
 
-async def _open_files() -> str:
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < MIN_OPEN_FILES:
-        raise RagserveError(f"limit {soft}, a thousand users need {MIN_OPEN_FILES} (ulimit -n)")
-    return f"ok, limit {soft}"
+async def _elsewhere(config: Config, dsn: str | None) -> list[Finding]:
+    """Return what is found by asking; all are asked at once."""
+    checks: dict[str, Callable[[], Awaitable[list[Finding]]]] = {
+        "embedder": lambda: check_embedder(config, dsn),
+        "language model": lambda: check_models(config),
+        "redis": lambda: check_redis(config),
+    }
+    if dsn is not None:
+        checks = {"database": lambda: check_database(config, dsn), **checks}
+    parts = await asyncio.gather(*(_patiently(name, ask) for name, ask in checks.items()))
+    return [finding for part in parts for finding in part]
 
 
-async def _database(config: Config, data_dir: Path) -> str:
-    with database_dsn(config.database.dsn, data_dir) as dsn:
-        try:
-            connection = await asyncpg.connect(dsn, timeout=config.database.connect_timeout_s)
-        except (OSError, TimeoutError, ValueError, *DRIVER_ERRORS) as error:
-            raise RagserveError(f"cannot connect: {error or type(error).__name__}") from error
-        try:
-            await check_server(connection)
-            version = await connection.fetchval("SHOW server_version")
-            pending = len(await pending_migrations(connection))
-        finally:
-            await connection.close(timeout=1.0)
-    kind = "configured" if config.database.dsn else "embedded"
-    return f"ok, {kind} PostgreSQL {version}, {pending} migrations pending"
-
-
-async def _embedder(config: Config) -> str:
-    embedder = await open_embedder(config.embedding)
+async def _patiently(name: str, ask: Callable[[], Awaitable[list[Finding]]]) -> list[Finding]:
     try:
-        return f"ok, {embedder.name}, {embedder.dimensions} dimensions"
-    finally:
-        await embedder.close()
+        async with asyncio.timeout(PATIENCE_S):
+            return await ask()
+    except TimeoutError:
+        error = Unavailable(f"no answer within {PATIENCE_S:g} s")
+        return [failed(name, error, "the network, and what runs there")]
 
 
-async def _model(config: Config) -> str:
-    if not config.llm.servers:
-        return "none configured: answers are extracted sentences"
-    model = LanguageModel(config.llm)
-    try:
-        await model.check()
-    finally:
-        await model.close()
-    return f"ok, {config.llm.model} at {config.llm.servers[0].base_url}"
-
-
-async def _redis(config: Config) -> str:
-    if not config.redis.url:
-        return "none configured: each worker keeps answers of its own"
-    redis = Redis(config.redis)
-    try:
-        await redis.ping()
-    finally:
-        await redis.close()
-    return f"ok, within {config.redis.timeout_ms:g} ms or without it"
+def report(found: list[Finding], *, colors: bool = False) -> str:
+    """Return a line for each finding, with its remedy below, and a sum."""
+    width = max(len(finding.name) for finding in found)
+    lines = []
+    for finding in found:
+        verdict = (
+            click.style(finding.verdict, fg=COLORS[finding.verdict])
+            if colors
+            else (finding.verdict)
+        )
+        lines.append(f"{verdict}  {finding.name:{width}}  {finding.detail}")
+        if finding.remedy:
+            lines.append(f"      {'':{width}}  → {finding.remedy}")
+    verdicts = [finding.verdict for finding in found]
+    counts = ", ".join(f"{verdicts.count(name)} {name}" for name in COLORS if name in verdicts)
+    return "\n".join([*lines, f"{len(found)} checks: {counts}"])

@@ -30,6 +30,7 @@ class Settings(msgspec.Struct, frozen=True):
     """What every command gets."""
 
     config: Config
+    config_file: Path | None
     data_dir: Path
     reload: Callable[[], Config]
 
@@ -47,14 +48,15 @@ def with_settings(command: F) -> F:
         chosen = {name: value for name, value in overrides.items() if value is not None}
 
         def load() -> Config:
-            return load_config(_config_file(config_file), os.environ, chosen)
+            return load_config(file, os.environ, chosen)
 
+        file = _config_file(config_file)
         config = load()
         if command.__name__ != "serve":  # the supervisor has a smaller log
             from ragserve.log import configure_logging
 
             configure_logging(config.log, for_a_person=speaks)
-        return command(settings=Settings(config, _data_dir(config), load), **rest)
+        return command(settings=Settings(config, file, _data_dir(config), load), **rest)
 
     wrapper.__name__ = command.__name__
     wrapper.__doc__ = command.__doc__
@@ -276,12 +278,13 @@ def migrate(settings: Settings) -> int:
 
 
 @cli.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @with_settings
-def check(settings: Settings) -> int:
-    """Check the configuration and reach every dependency."""
+def check(settings: Settings, as_json: bool) -> int:
+    """Check configuration, host and every dependency; say what mends what is wrong."""
     from ragserve.cli.check import run
 
-    return run(settings.config, settings.data_dir)
+    return run(settings.config, settings.config_file, settings.data_dir, as_json=as_json)
 
 
 @cli.command()

@@ -26,6 +26,7 @@ from ragserve.config.settings import (
     StorageConfig,
     StreamConfig,
     TenantRateConfig,
+    UpstreamConfig,
 )
 
 __all__ = [
@@ -51,6 +52,7 @@ __all__ = [
     "StorageConfig",
     "StreamConfig",
     "TenantRateConfig",
+    "UpstreamConfig",
     "load_config",
     "redacted",
     "render",

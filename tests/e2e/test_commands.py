@@ -88,17 +88,37 @@ def test_an_interrupted_ingest_goes_on(data_dir: Path, tmp_path: Path) -> None:
     assert ", 0 failed" in done.stdout
 
 
+def checked(done: subprocess.CompletedProcess[str]) -> dict[str, dict[str, object]]:
+    """Return what `check --json` found, by name."""
+    return {finding["name"]: finding for finding in json.loads(done.stdout)}
+
+
 def test_check_reaches_everything(data_dir: Path) -> None:
-    """check says how each dependency is, and fails if one does."""
+    """check says how each dependency is, and what mends it; it fails if one does."""
     done = ragserve(data_dir, "check")
-    assert done.returncode == 0, done.stderr
-    lines = dict(line.split(": ", 1) for line in done.stdout.splitlines())
-    assert lines["configuration"] == "ok"
-    assert lines["database"].startswith("ok, embedded PostgreSQL 18")
-    assert lines["embedder"] == "ok, hashing-384, 384 dimensions"
-    dead = ragserve(data_dir, "check", DATABASE_URL="postgresql://127.0.0.1:1/none")
-    assert dead.returncode == 1
-    assert "database: FAILED: cannot connect" in dead.stderr
+    assert done.returncode == 0, done.stdout
+    assert "\npass  database        embedded PostgreSQL 18" in done.stdout
+    assert "\npass  embedder        hashing-384, 384 dimensions\n" in done.stdout
+    assert "\npass  keys  " not in done.stdout, "an empty database has no tables yet"
+    assert ragserve(data_dir, "migrate").returncode == 0
+    found = checked(ragserve(data_dir, "check", "--json"))
+    assert found["migrations"]["verdict"] == "pass"
+    assert str(found["keys"]["detail"]).startswith("none: clients on this machine")
+
+    dead = ragserve(
+        data_dir,
+        "check",
+        "--json",
+        DATABASE_URL="postgresql://127.0.0.1:1/none",
+        RAGSERVE_LLM__BASE_URL="http://127.0.0.1:1/v1",
+        REDIS_URL="redis://127.0.0.1:1",
+    )
+    assert dead.returncode == 75
+    found = checked(dead)
+    verdicts = {name: found[name]["verdict"] for name in ("database", "language model", "redis")}
+    assert verdicts == {"database": "fail", "language model": "fail", "redis": "warn"}
+    assert str(found["database"]["detail"]).startswith("cannot connect")
+    assert all(found[name]["remedy"] for name in verdicts)
 
 
 def test_migrate_says_what_it_did(data_dir: Path) -> None:

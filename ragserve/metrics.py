@@ -160,6 +160,17 @@ UPSTREAM_ERRORS = Counter(
     "Calls of models elsewhere that failed, by what was called and how it failed.",
     ["upstream", "kind"],
 )
+UPSTREAM_SECONDS = Histogram(
+    "ragserve_upstream_seconds",
+    "Time of one call of a model elsewhere to the end of its reply, or of the call.",
+    ["upstream"],
+    buckets=_LATENCY,
+)
+UPSTREAM_OPEN = Gauge(
+    "ragserve_upstream_open",
+    "1 while a model's server is left alone after failures (its breaker is open), 0 otherwise.",
+    ["upstream", "server", "model"],
+)
 LLM_TOKENS = Counter("ragserve_llm_tokens_total", "Tokens of the language model.", ["kind"])
 
 INGEST_DOCUMENTS = Counter(
@@ -172,7 +183,31 @@ INGEST_STAGE_SECONDS = Histogram(
     ["stage"],
     buckets=_LATENCY,
 )
+INGEST_JOBS = Gauge(
+    "ragserve_ingest_jobs", "Documents that are queued, running or have failed.", ["state"]
+)
+INGEST_OVERDUE = Gauge(
+    "ragserve_ingest_overdue_seconds",
+    "How long the first of the documents in the queue could have been begun with.",
+    ["queue"],
+)
 INDEX_COMMITS = Counter("ragserve_index_commits_total", "Commits of the search index.")
+KEY_EXPIRY = Gauge(
+    "ragserve_key_expiry_timestamp_seconds",
+    "When the keys end that end next and have no successor of their name, in Unix time.",
+    ["key"],
+)
+DEPENDENCY_UP = Gauge(
+    "ragserve_dependency_up",
+    "1 while the process reaches the database, and Redis if it is configured; 0 if not.",
+    ["dependency"],
+)
+DATABASE_CONNECTIONS = Gauge(
+    "ragserve_database_connections", "Connections of the pool, busy or idle.", ["state"]
+)
+DATABASE_CONNECTIONS_LIMIT = Gauge(
+    "ragserve_database_connections_limit", "Connections that the pool may have.", ["pool"]
+)
 
 # One line a process of the host, see host.overview.
 WORKER_UP = Gauge("ragserve_worker_up", "1 if the process answers its siblings, 0 if not.")
@@ -181,6 +216,25 @@ WORKER_STARTED = Gauge(
 )
 WORKER_RSS = Gauge("ragserve_worker_resident_memory_bytes", "Resident memory of the process.")
 WORKER_CONNECTIONS = Gauge("ragserve_worker_connections", "Open connections of clients.")
+WORKER_LAG = Gauge(
+    "ragserve_worker_event_loop_lag_seconds",
+    "The worst lag of the process's event loop in the last half to whole minute.",
+)
+DATA_FREE = Gauge(
+    "ragserve_data_free_bytes", "Free space where the data directory is.", ["filesystem"]
+)
+DATA_SIZE = Gauge(
+    "ragserve_data_size_bytes", "All space where the data directory is.", ["filesystem"]
+)
+BUILD = Gauge("ragserve_build_info", "1; the labels say which version runs.", ["version"])
+PROCESS_STARTS = Counter(
+    "ragserve_process_starts_total", "Processes that began to serve.", ["process"]
+)
+PROCESS_STOPS = Counter(
+    "ragserve_process_stops_total",
+    "Processes that ended in order; what started and is neither here nor there has died.",
+    ["process"],
+)
 LOOP_LAG = Histogram(
     "ragserve_event_loop_lag_seconds",
     "How late the event loop is, measured ten times a second.",

@@ -143,11 +143,13 @@ def cost_of(completion: Completion) -> Usage:
 
 
 def tokens_of(reply: bytes) -> int:
-    """Return the tokens of a completion that is passed on as it is; 0 if it does not say."""
+    """Count and return the tokens of a completion that is passed on; 0 if it does not say."""
     try:
-        return cost_of(_completions.decode(reply)).total_tokens
+        cost = cost_of(_completions.decode(reply))
     except ValueError:
         return 0
+    count(cost)
+    return cost.total_tokens
 
 
 def count(usage: Usage) -> None:

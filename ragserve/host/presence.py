@@ -19,11 +19,19 @@ from typing import Literal
 import msgspec
 from prometheus_client import REGISTRY
 
+from ragserve import __version__
 from ragserve.host.lag import measure_lag
 from ragserve.host.ledger import Ledger
 from ragserve.host.members import Identity, address, enter
 from ragserve.host.totals import Families, snapshot
-from ragserve.metrics import WORKER_RSS, WORKER_STARTED, WORKER_UP
+from ragserve.metrics import (
+    BUILD,
+    PROCESS_STARTS,
+    PROCESS_STOPS,
+    WORKER_RSS,
+    WORKER_STARTED,
+    WORKER_UP,
+)
 
 QUESTION_BYTES = 16
 QUESTION_S = 1.0
@@ -60,6 +68,7 @@ class Presence:
         self._phase = phase
         self._listener = listener
         self._answering: set[asyncio.Task[None]] = set()
+        self._kind = "worker" if identity.name.isdecimal() else identity.name
 
     @contextlib.asynccontextmanager
     async def entered(self) -> AsyncIterator[None]:
@@ -74,6 +83,7 @@ class Presence:
             loop.add_reader(asked, self._accept, asked)
             try:
                 yield
+                PROCESS_STOPS.labels(self._kind).inc()
             finally:
                 loop.remove_reader(asked)
                 for task in (lag, *self._answering):
@@ -82,6 +92,9 @@ class Presence:
 
     def _open(self, asked: socket.socket) -> None:
         WORKER_STARTED.set(time.time())
+        BUILD.labels(__version__).set(1)
+        PROCESS_STARTS.labels(self._kind).inc()
+        PROCESS_STOPS.labels(self._kind)  # 0 is to be seen, too: then a first one shows as a rise
         WORKER_UP.set(1)
         WORKER_RSS.set_function(resident_bytes)
         self.ledger.try_fold()

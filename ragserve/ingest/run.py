@@ -17,12 +17,15 @@ import structlog
 from ragserve.config import Config
 from ragserve.embed import open_embedder
 from ragserve.errors import RagserveError
+from ragserve.host.disk import show_space
 from ragserve.host.members import run_directory, this_process
 from ragserve.host.notify import Notifier
 from ragserve.host.presence import Phase, Presence
 from ragserve.host.reload import Reload
+from ragserve.ingest.figures import show_figures
 from ragserve.ingest.indexing import Indexing
 from ragserve.ingest.loop import JobLoop
+from ragserve.metrics import DEPENDENCY_UP
 from ragserve.store.changes import forget_deletions
 from ragserve.store.collections import CHANGED, NEW_JOBS, count_collection, list_collections
 from ragserve.store.jobs import prune_jobs
@@ -103,6 +106,8 @@ async def ingesting(
         listener = Listener(
             database, {NEW_JOBS: jobs.wake, CHANGED: indexing.changed}, on_connect=catch_up
         )
+        DEPENDENCY_UP.labels("database").set_function(listener.connected.is_set)
+        show_space(data_dir)
         try:
             async with asyncio.TaskGroup() as group:
                 listener.start()
@@ -133,6 +138,7 @@ async def _tend(database: Database, jobs: JobLoop, config: Config) -> None:
     """Build vector indexes that have become due and forget what is old."""
     while True:
         try:
+            await show_figures(database)
             await build_vector_indexes(database)
             if jobs.idle:
                 await prune_jobs(database, config.ingest.keep_jobs_days)

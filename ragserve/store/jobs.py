@@ -220,6 +220,23 @@ async def next_due_s(database: Database) -> float | None:
     return None if seconds is None else max(0.0, seconds)
 
 
+async def overdue_s(database: Database) -> float:
+    """Return for how many seconds the first queued job has been due; 0 if none is."""
+    seconds = await database.fetchval(
+        "SELECT extract(epoch FROM now() - min(run_after))::float FROM jobs WHERE state = 'queued'"
+    )
+    return 0.0 if seconds is None else max(0.0, seconds)
+
+
+async def count_jobs(database: Database) -> dict[str, int]:
+    """Return how many documents are queued, running, and failed."""
+    rows = await database.fetch(
+        "SELECT state, count(*) FROM jobs WHERE state IN ('queued', 'running', 'failed')"
+        " GROUP BY state"
+    )
+    return {"queued": 0, "running": 0, "failed": 0, **{row["state"]: row["count"] for row in rows}}
+
+
 async def prune_jobs(database: Database, keep_days: float) -> int:
     """Forget jobs that finished long ago; failed ones stay until superseded."""
     tag = await database.execute(

@@ -57,7 +57,7 @@ class Database:
         self.dsn = dsn
         self._polite = polite and not config.dsn
         self._config = config
-        self._size = size
+        self.size = size
         self._pool: asyncpg.Pool | None = None
 
     async def open(self, *, at_once: bool = True) -> None:
@@ -69,7 +69,7 @@ class Database:
             self._pool = await asyncpg.create_pool(
                 self.dsn,
                 min_size=1 if at_once else 0,
-                max_size=self._size,
+                max_size=self.size,
                 connection_class=_Connection,
                 timeout=self._config.connect_timeout_s,
                 command_timeout=self._config.statement_timeout_s + 1,
@@ -183,11 +183,20 @@ class Database:
             "jit": "off",
         }
 
+    @property
+    def busy(self) -> int:
+        """Return how many connections are lent."""
+        return 0 if self._pool is None else self._pool.get_size() - self.idle
+
+    @property
+    def idle(self) -> int:
+        """Return how many connections wait to be lent."""
+        return 0 if self._pool is None else self._pool.get_idle_size()
+
     def __repr__(self) -> str:
         if self._pool is None:
             return "<Database closed>"
-        total, idle = self._pool.get_size(), self._pool.get_idle_size()
-        return f"<Database {total - idle} busy, {idle} idle, {self._size} at most>"
+        return f"<Database {self.busy} busy, {self.idle} idle, {self.size} at most>"
 
 
 class _Connection(asyncpg.Connection):  # type: ignore[misc] # asyncpg has no types

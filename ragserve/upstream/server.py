@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 from ragserve.errors import ConfigurationError
-from ragserve.metrics import UPSTREAM_ERRORS
+from ragserve.metrics import UPSTREAM_ERRORS, UPSTREAM_SECONDS
 from ragserve.tracing import header_lines, http_span
 from ragserve.upstream.exchange import Exchange, Hear, Patience
 from ragserve.upstream.failure import CallFailed, ClosedEarly
@@ -83,7 +83,10 @@ class Server:
     ) -> bytes:
         """Make a call; ``rest`` is what follows the header lines that all have."""
         origin = self.origin
-        with http_span(method, origin.host, origin.port, f"{origin.url}{path}"):
+        with (
+            UPSTREAM_SECONDS.labels(self.what).time(),
+            http_span(method, origin.host, origin.port, f"{origin.url}{path}"),
+        ):
             request = f"{method} {origin.path}{path} HTTP/1.1\r\n{self._head}\r\n{header_lines()}"
             return await self._request(path, request.encode() + rest, begin)
 

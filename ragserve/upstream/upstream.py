@@ -18,6 +18,7 @@ import msgspec
 from ragserve.flow.backoff import backoff_s
 from ragserve.flow.breaker import Breaker
 from ragserve.flow.budget import RetryBudget
+from ragserve.metrics import UPSTREAM_OPEN
 from ragserve.upstream.failure import CallFailed
 from ragserve.upstream.server import Server
 
@@ -35,6 +36,9 @@ class Member:
         self.weight = weight
         self.priority = priority
         self.breaker = Breaker()
+        UPSTREAM_OPEN.labels(server.what, server.origin.url, server.model).set_function(
+            lambda: self.breaker.state != "closed"
+        )
 
     def note(self, error: CallFailed, now: float) -> None:
         """Take note of a failure; a refusal or a limit is an answer."""

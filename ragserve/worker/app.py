@@ -34,6 +34,7 @@ from ragserve.handlers import PRESENCE, ROUTES, SERVICES, Services
 from ragserve.handlers.metrics import metrics
 from ragserve.handlers.openapi import openapi
 from ragserve.handlers.vitals import Vitals
+from ragserve.host.disk import show_space
 from ragserve.host.members import WORKER, run_directory, this_process
 from ragserve.host.presence import Phase, Presence
 from ragserve.metrics import HTTP_IN_FLIGHT
@@ -51,6 +52,7 @@ from ragserve.store.redis import Redis
 from ragserve.store.replica import Searches
 from ragserve.store.shares import Shares
 from ragserve.tracing import use
+from ragserve.worker.gauges import show_dependencies
 
 
 def create_app(
@@ -194,6 +196,8 @@ async def open_services(
         HTTP_IN_FLIGHT.set_function(lambda: in_flight.count)
         answers = Answers(config.cache, catalog.current)
         redis = Redis(config.redis) if config.redis.url else None
+        show_dependencies(database, listener, redis)
+        show_space(data_dir)
         shared = None
         if redis is not None:
             await redis.open()

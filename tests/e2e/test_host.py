@@ -64,6 +64,18 @@ async def test_counters_never_fall(data_dir: Path) -> None:
         assert up.keys() >= {"0", "1", "ingester"}
         sums = [n for (name, _), n in before.items() if name == "ragserve_scrape_seconds_count"]
         assert sum(sums) >= 30
+        await server.event("worker_stopped", count=2)
+        await server.event("ingest_stopped")
+        await check(1)
+        lives = {
+            process: [
+                before[f"ragserve_process_{what}_total", (("process", process),)]
+                for what in ("starts", "stops")
+            ]
+            for process in ("worker", "ingester")
+        }
+        # Two of the workers live, two were replaced, and one has died.
+        assert lives == {"worker": [5, 2], "ingester": [2, 1]}
 
 
 async def test_a_hung_worker_shows_as_down(data_dir: Path) -> None:

@@ -1,11 +1,15 @@
 """Configuration: one TOML file, the environment over it, checked before anything starts."""
 
 from ragserve.config.load import load_config
+from ragserve.config.rates import (
+    MOST_PER_MINUTE,
+    AddressRateConfig,
+    RateConfig,
+    TenantRateConfig,
+)
 from ragserve.config.redact import redacted, secrets_of
 from ragserve.config.render import render, render_defaults
 from ragserve.config.settings import (
-    MOST_PER_MINUTE,
-    AddressRateConfig,
     AdmissionConfig,
     AnswerConfig,
     AuthConfig,
@@ -19,13 +23,11 @@ from ragserve.config.settings import (
     LimitsConfig,
     LlmConfig,
     LogConfig,
-    RateConfig,
     RedisConfig,
     SearchConfig,
     ServerConfig,
     StorageConfig,
     StreamConfig,
-    TenantRateConfig,
     UpstreamConfig,
 )
 

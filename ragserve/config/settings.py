@@ -8,34 +8,14 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-import msgspec
-from msgspec import Meta
-
-
-def _doc(
-    text: str,
-    *,
-    ge: float | None = None,
-    gt: float | None = None,
-    le: float | None = None,
-) -> Meta:
-    if gt is not None:
-        return Meta(description=text, gt=gt, le=le)
-    return Meta(description=text, ge=ge, le=le)
-
+from ragserve.config.rates import AddressRateConfig, RateConfig, TenantRateConfig
+from ragserve.config.section import Section
+from ragserve.config.section import doc as _doc
 
 Language = Literal[
     "ar", "da", "de", "el", "en", "es", "fi", "fr", "hu", "it", "nl", "no", "pt", "ro", "ru",
     "sv", "ta", "tr", "none",
 ]  # fmt: skip
-
-
-MOST_PER_MINUTE = 60_000_000
-"""One a microsecond: what buckets count in."""
-
-
-class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One table of the configuration file."""
 
 
 class ServerConfig(Section, frozen=True, forbid_unknown_fields=True):
@@ -102,43 +82,6 @@ class AuthConfig(Section, frozen=True, forbid_unknown_fields=True):
     failures_per_minute: Annotated[
         int, _doc("Wrong keys that an address may try before it has to wait.", ge=1)
     ] = 20
-
-
-class RateConfig(Section, frozen=True, forbid_unknown_fields=True):
-    """Requests (and tokens) a minute by key, or by address without one; 0: any number."""
-
-    query_per_minute: Annotated[
-        int, _doc("/v1/query and /v1/chat/completions.", ge=0, le=MOST_PER_MINUTE)
-    ] = 0
-    search_per_minute: Annotated[
-        int, _doc("/v1/search, /v1/embeddings, and what only reads.", ge=0, le=MOST_PER_MINUTE)
-    ] = 0
-    ingest_per_minute: Annotated[
-        int, _doc("What writes documents and collections.", ge=0, le=MOST_PER_MINUTE)
-    ] = 0
-    admin_per_minute: Annotated[int, _doc("Keys and caches.", ge=0, le=MOST_PER_MINUTE)] = 0
-    tokens_per_minute: Annotated[
-        int,
-        _doc("Tokens of the language model, of prompts and answers.", ge=0, le=MOST_PER_MINUTE),
-    ] = 0
-
-    @property
-    def classes(self) -> dict[str, int]:
-        """Return the limit of each class of routes."""
-        return {
-            "query": self.query_per_minute,
-            "search": self.search_per_minute,
-            "ingest": self.ingest_per_minute,
-            "admin": self.admin_per_minute,
-        }
-
-
-class TenantRateConfig(RateConfig, frozen=True, forbid_unknown_fields=True):
-    """Requests a minute of all keys of a tenant together; 0: any number."""
-
-
-class AddressRateConfig(RateConfig, frozen=True, forbid_unknown_fields=True):
-    """Requests a minute from one address, whatever its keys; 0: any number."""
 
 
 class AdmissionConfig(Section, frozen=True, forbid_unknown_fields=True):

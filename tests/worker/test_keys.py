@@ -1,4 +1,4 @@
-"""What is changed about a key counts at every worker, the express lane included, within a second."""
+"""What is changed about a key counts at every worker within a second, the lane included."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ async def test_a_keys_own_limits(two: Two) -> None:
     database = two.servers[1].services.database
     await limit_key(database, made["key"]["id"], KeyLimits(query_per_minute=2))
     async with asyncio.timeout(30):
-        while (await two.ask(two.servers[0], token))[0] != 429:
+        while (await two.ask(two.servers[0], token))[0] != 429:  # noqa: ASYNC110 - no signal
             await asyncio.sleep(0.01)
     _, _, listed = await two.call(two.servers[0], two.admin, "GET", "/v1/keys")
     assert listed["keys"][1]["limits"] == {"query_per_minute": 2}

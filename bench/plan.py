@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from bench.results import read_all
@@ -16,6 +17,7 @@ HEADROOM = 0.5
 """Share of a core that is planned for; the rest is for peaks and for the kernel's network work."""
 SECONDS_BETWEEN = 0.5
 HIT_RATIO = 0.8
+USERS = (100, 500, 1000, 2000)
 BASE_MB = 450
 """Supervisor, ingest process and embedded PostgreSQL."""
 
@@ -61,6 +63,28 @@ def plan(users: int, between_s: float, hit_ratio: float, cost: Costs) -> Plan:
     return Plan(rate, cores, max(BASE_MB, cost.memory_mb) + (cores - 1) * cost.memory_mb / 2)
 
 
+def capacity(results: list[dict[str, Any]]) -> str:
+    """Return what some numbers of users need, as Markdown, with all that is assumed."""
+    return table(costs(results), USERS, SECONDS_BETWEEN, HIT_RATIO)
+
+
+def table(cost: Costs, users: Sequence[int], between_s: float, hit_ratio: float) -> str:
+    """Return the plans for several numbers of users, as Markdown."""
+    lines = ["| users | requests/s | cores | memory MB |", "|---:|---:|---:|---:|"]
+    for number in users:
+        made = plan(number, between_s, hit_ratio, cost)
+        lines.append(
+            f"| {number:,} | {made.requests_per_s:,.0f} | {made.cores} | {made.memory_mb:,.0f} |"
+        )
+    lines.append(
+        f"\nAssumed: a question every {between_s} s and user; {hit_ratio:.0%} of them answered from"
+        f" the first cache tier at {cost.cached_us:.0f} µs of processor each, the others without a"
+        f" language model at {cost.uncached_us:.0f} µs, PostgreSQL included; cores at most"
+        f" {HEADROOM:.0%} busy. Measured on the machine named in bench/results."
+    )
+    return "\n".join(lines)
+
+
 def main() -> None:
     """Run from the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
@@ -74,16 +98,7 @@ def main() -> None:
         cost = costs(read_all())
     except LookupError as error:
         raise SystemExit(str(error)) from error
-    print("| users | requests/s | cores | memory MB |\n|---:|---:|---:|---:|")
-    for users in arguments.users or (100, 500, 1000, 2000):
-        made = plan(users, arguments.between, arguments.hits, cost)
-        print(f"| {users:,} | {made.requests_per_s:,.0f} | {made.cores} | {made.memory_mb:,.0f} |")
-    print(
-        f"\nAssumed: a question every {arguments.between} s and user; {arguments.hits:.0%} of them"
-        f" answered from the first cache tier at {cost.cached_us:.0f} µs of processor each, the"
-        f" others without a language model at {cost.uncached_us:.0f} µs, PostgreSQL included;"
-        f" cores at most {HEADROOM:.0%} busy. Measured on the machine named in bench/results."
-    )
+    print(table(cost, arguments.users or USERS, arguments.between, arguments.hits))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
-"""Tables and plots from ``bench/results``: ``python -m bench.render`` writes them into README.
+"""Tables and plots from ``bench/results``: ``python -m bench.render`` writes them in place.
 
-The README has a marked place for them; plots are SVG files beside the results.
+The few that sell go into the README, all of them into bench/README.md, what follows for the size of
+a machine into conf/README.md; each has a marked place. Plots are SVG files beside the results.
 """
 
 from __future__ import annotations
@@ -8,15 +9,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from bench import connections, faults, overload, slow, startup, streams
+from bench import connections, faults, overload, plan, slow, startup, streams, summary
+from bench.marked import fill
 from bench.results import RESULTS, read_all
 from bench.scenarios import SCENARIOS
 
-README = Path(__file__).parent.parent / "README.md"
+ROOT = Path(__file__).parent.parent
+MODULE = "bench.render"
 OTHERS = {"connections": connections, "redis-faults": faults, "overload": overload, "slow": slow}
 """Measurements that are no scenarios of ``bench.run``: those who make their tables."""
-BEGIN = "<!-- bench: written by python -m bench.render -->"
-END = "<!-- bench: end -->"
 SAME = 1.1
 """Contenders that all keep up with the load make no picture."""
 HEAD = (
@@ -89,30 +90,45 @@ def plot(result: dict[str, Any], path: Path) -> None:
     pyplot.close(figure)
 
 
-def main() -> None:
-    """Run from the command line."""
-    kept = {result["scenario"]: result for result in read_all()}
-    results = [kept[name] for name in SCENARIOS if name in kept]
+def tables(results: list[dict[str, Any]]) -> str:
+    """Return all measurements as Markdown."""
+    kept = {result["scenario"]: result for result in results}
+    shown = [kept[name] for name in SCENARIOS if name in kept]
     parts = []
-    for result in results:
+    for result in shown:
         parts.append(table(result))
-        if not is_of_streams(result) and spread(result) > SAME:
-            picture = RESULTS / f"{result['scenario']}.svg"
-            plot(result, picture)
-            parts.append(f"![{result['scenario']}](bench/results/{picture.name})")
+        if has_picture(result):
+            parts.append(f"![{result['scenario']}](results/{result['scenario']}.svg)")
     parts += [module.table(kept[name]) for name, module in OTHERS.items() if name in kept]
     if "startup" in kept:
         runs = kept["startup"]["runs"]
         parts.append("**startup**: the time to readiness, and what processes hold.")
         parts.append(startup.table({int(workers): made for workers, made in runs.items()}))
-    parts += sorted({origin(result) for result in results})
-    text = README.read_text(encoding="utf-8")
-    before, found, rest = text.partition(BEGIN)
-    _, ended, after = rest.partition(END)
-    if not found or not ended:
-        raise SystemExit(f"{README}: no place marked {BEGIN} … {END}")
-    body = "\n\n".join(parts)
-    README.write_text(f"{before}{BEGIN}\n{body}\n{END}{after}", encoding="utf-8")
+    parts += sorted({origin(result) for result in shown})
+    return "\n\n".join(parts)
+
+
+def has_picture(result: dict[str, Any]) -> bool:
+    """Return whether contenders differ enough to be drawn."""
+    return result["scenario"] in SCENARIOS and not is_of_streams(result) and spread(result) > SAME
+
+
+def places(results: list[dict[str, Any]]) -> dict[Path, str]:
+    """Return what belongs into which file."""
+    return {
+        ROOT / "README.md": summary.table({result["scenario"]: result for result in results}),
+        ROOT / "bench" / "README.md": tables(results),
+        ROOT / "conf" / "README.md": plan.capacity(results),
+    }
+
+
+def main() -> None:
+    """Run from the command line."""
+    results = read_all()
+    for result in filter(has_picture, results):
+        plot(result, RESULTS / f"{result['scenario']}.svg")
+    for path, body in places(results).items():
+        fill(path, MODULE, body)
 
 
 if __name__ == "__main__":

@@ -155,6 +155,7 @@ class ConfigurationError(RagserveError):
 
 # Exit codes, after sysexits.h; the systemd units rely on them.
 EXIT_FAILURE = 1
+"""Something went wrong, and the message says what."""
 EXIT_CRASH_LOOP = 70
 """A child process died again and again; restarting would not help."""
 EXIT_UNAVAILABLE = 75

@@ -1,4 +1,7 @@
-"""Whose address a request has: the connection's, or what a trusted proxy says."""
+"""Whose address a request has: the connection's, or what a trusted proxy says.
+
+A worker's own Unix socket is there for a proxy: whoever may open it is believed.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,13 @@ from ipaddress import IPv6Address, ip_address, ip_network
 from aiohttp import web
 
 from ragserve.errors import ConfigurationError
+from ragserve.store.keyring import is_loopback
+
+UNKNOWN = "unknown"
+"""The address of whoever comes through a proxy on this machine that is not listed (RFC 7239, 6.2).
+
+It is not that of the proxy: without keys clients on this machine may do everything.
+"""
 
 
 class Proxies:
@@ -20,13 +30,12 @@ class Proxies:
         except ValueError as error:
             raise ConfigurationError(f"server.trusted_proxies: {error}") from error
 
-    def __bool__(self) -> bool:
-        return bool(self._networks)
-
     def client(self, peer: str, forwarded_for: str | None) -> str:
         """Return the last address before the first hop, from the right, that is trusted no more."""
-        if forwarded_for is None or not self._networks or not self.trusts(peer):
+        if forwarded_for is None:
             return peer
+        if not self.trusts(peer):
+            return UNKNOWN if is_loopback(peer) else peer
         address = peer
         for hop in reversed(forwarded_for.split(",")):
             told = hop.strip()

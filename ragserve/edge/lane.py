@@ -178,7 +178,7 @@ class Lane:
             if prepared is None:
                 return None
         else:
-            if plain.forwarded_for is not None and self._proxies:
+            if plain.forwarded_for is not None:
                 address = self._proxies.client(address, plain.forwarded_for.decode("latin-1"))
             principal = self._try_known(credential, address, now)
             if (

@@ -84,8 +84,8 @@ class Keyring:
             if self._anonymous or is_loopback(address):
                 return OWNER
             raise Unauthorized(
-                "there are no keys yet, so only clients on the server's own machine are served:"
-                " create one there with `ragserve keys create`"
+                "there are no keys yet, so only clients on the server's own machine are served"
+                " (not through a proxy): create one there with `ragserve keys create`"
             )
         if credential is None or authorization is None:
             if self._anonymous:

@@ -26,7 +26,21 @@ from ragserve.errors import ConfigurationError
 def test_the_first_hop_that_is_not_ours(peer: str, told: str | None, expected: str) -> None:
     """Right to left; what a client put in front is nobody's address."""
     assert Proxies("10.0.0.0/8, fd00::/8").client(peer, told) == expected
-    assert Proxies("").client(peer, told) == peer
+
+
+@pytest.mark.parametrize(
+    ("peer", "expected"),
+    [
+        ("198.51.100.1", "198.51.100.1"),
+        ("127.0.0.1", "unknown"),
+        ("::1", "unknown"),
+        ("", "203.0.113.7"),
+    ],
+)
+def test_a_proxy_that_is_not_listed(peer: str, expected: str) -> None:
+    """Its clients are not on this machine because it is; a worker's own socket needs no list."""
+    assert Proxies("").client(peer, "203.0.113.7") == expected
+    assert Proxies("").client(peer, None) == peer
 
 
 def test_a_network_that_is_none() -> None:

@@ -11,7 +11,7 @@ import click
 
 from ragserve.config import Config, ServerConfig
 from ragserve.host.members import WORKER, run_directory
-from ragserve.host.sockets import bind_socket, fits
+from ragserve.host.sockets import bind_own, bind_socket, fits
 from ragserve.store.embedded import database_dsn
 from ragserve.supervisor.log import log
 from ragserve.supervisor.policy import Slot
@@ -36,10 +36,11 @@ def run(config: Config, data_dir: Path, workers: int, reload: Callable[[], objec
     cores = sorted(os.sched_getaffinity(0))
 
     def worker(number: int, listener: socket.socket) -> Program:
+        own = [bind_own(server.sockets_dir, number, server.backlog)] if server.sockets_dir else []
         return Program(
             Slot(f"worker-{number}", overlaps=True),
             command("worker", "--workers", str(workers)),
-            listener,
+            [listener, *own],
             # A worker alone may go where there is room.
             cores[number % len(cores)] if workers > 1 else None,
             {WORKER: str(number)},
@@ -57,7 +58,7 @@ def run(config: Config, data_dir: Path, workers: int, reload: Callable[[], objec
 
 
 def listen(server: ServerConfig, workers: int, orphans: Sequence[Orphan]) -> list[socket.socket]:
-    """Return a listening socket for each worker: orphans' where they fit, or new ones."""
+    """Return a socket on the shared port for each worker: orphans' where they fit, or new ones."""
     given = [
         orphan.listener
         for orphan in orphans

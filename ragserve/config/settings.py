@@ -25,6 +25,12 @@ class ServerConfig(Section, frozen=True, forbid_unknown_fields=True):
         "127.0.0.1"
     )
     port: Annotated[int, _doc("TCP port; 0 lets the kernel choose.", ge=0, le=65535)] = 8080
+    sockets_dir: Annotated[
+        str,
+        _doc(
+            "Directory for worker-N.sock, a socket of each worker's own for a proxy; empty: none."
+        ),
+    ] = ""
     trusted_proxies: Annotated[
         str, _doc("Networks whose X-Forwarded-For is believed: 10.0.0.0/8, fd00::/8.")
     ] = ""

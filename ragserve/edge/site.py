@@ -1,4 +1,4 @@
-"""A worker's listening socket: accepts in batches, so that a crowd gets in at once.
+"""A worker's listening sockets: accepts in batches, so that a crowd gets in at once.
 
 An event loop's own server accepts one connection a turn. Under load a turn takes milliseconds, and
 a thousand clients that come back after a restart would get in one by one, for seconds.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import cast
 
 import structlog
@@ -28,7 +28,7 @@ EXHAUSTED_PAUSE_S = 0.1
 
 
 class Site(web.BaseSite):
-    """Serves ``runner`` on ``listener``; connections have an express lane if there is one.
+    """Serves ``runner`` on ``listeners``; connections have an express lane if there is one.
 
     Without a ``watch`` they are aiohttp's own.
     """
@@ -36,14 +36,14 @@ class Site(web.BaseSite):
     def __init__(
         self,
         runner: web.AppRunner,
-        listener: socket.socket,
+        listeners: Sequence[socket.socket],
         lane: Lane | None,
         watch: Watch | None,
         *,
         backlog: int,
     ) -> None:
         super().__init__(runner, backlog=backlog)
-        self._listener = listener
+        self._listeners = listeners
         self._lane = lane
         self._watch = watch
         self._opening: set[asyncio.Task[object]] = set()
@@ -51,9 +51,12 @@ class Site(web.BaseSite):
 
     @property
     def name(self) -> str:
-        """Return the address."""
-        host, port = self._listener.getsockname()[:2]
-        return f"http://{host}:{port}"
+        """Return the first address."""
+        address = self._listeners[0].getsockname()
+        if not isinstance(address, tuple):
+            return f"unix:{address}"
+        host, port = address[:2]
+        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
     async def start(self) -> None:
         """Listen."""
@@ -62,17 +65,19 @@ class Site(web.BaseSite):
         self._connection = self._factory()
         if self._watch is not None:
             self._watch.start(self._open_connections)
-        self._listener.setblocking(False)
-        self._listener.listen(self._backlog)
-        self._loop.add_reader(self._listener, self._accept)
+        for listener in self._listeners:
+            listener.setblocking(False)
+            listener.listen(self._backlog)
+            self._loop.add_reader(listener, self._accept, listener)
 
     async def stop(self) -> None:
         """Let those in who wait, and nobody after them; connections that are open stay so."""
         if self._paused is not None:
             self._paused.cancel()
-        self._accept()
-        self._loop.remove_reader(self._listener)
-        self._listener.close()
+        for listener in self._listeners:
+            self._accept(listener)
+            self._loop.remove_reader(listener)
+            listener.close()
         await super().stop()
 
     def _open_connections(self) -> Iterable[Watched]:
@@ -88,10 +93,10 @@ class Site(web.BaseSite):
             return server
         return lambda: Connection(server, lane, watch, loop=loop, **server._kwargs)
 
-    def _accept(self) -> None:
+    def _accept(self, listener: socket.socket) -> None:
         for _ in range(BATCH):
             try:
-                client, address = self._listener.accept()
+                client, address = listener.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as error:
@@ -99,7 +104,8 @@ class Site(web.BaseSite):
                     raise
                 # The kernel keeps telling of who waits; we look again when some may have left.
                 log.warning("accept_paused", error=str(error))
-                self._loop.remove_reader(self._listener)
+                for one in self._listeners:
+                    self._loop.remove_reader(one)
                 self._paused = self._loop.call_later(EXHAUSTED_PAUSE_S, self._resume)
                 return
             host = address[0] if isinstance(address, tuple) else ""
@@ -121,4 +127,5 @@ class Site(web.BaseSite):
 
     def _resume(self) -> None:
         self._paused = None
-        self._loop.add_reader(self._listener, self._accept)
+        for listener in self._listeners:
+            self._loop.add_reader(listener, self._accept, listener)

@@ -1,7 +1,7 @@
 """SIGHUP to a process that no supervisor of ours replaces: it begins again in its own place.
 
 The configuration is checked first; then the process drains and executes itself anew, with the same
-process id and the same listening socket, in which connections wait meanwhile.
+process id and the same listening sockets, in which connections wait meanwhile.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import structlog
 
@@ -41,11 +41,12 @@ class Reload:
         self._stop.set()
 
 
-def keep(listener: socket.socket) -> None:
-    """Keep a listening socket open beyond its server, for this process begun again."""
-    kept = os.dup(listener.fileno())
-    os.set_inheritable(kept, True)
-    os.environ[LISTEN_FD] = str(kept)
+def keep(listeners: Iterable[socket.socket]) -> None:
+    """Keep listening sockets open beyond their server, for this process begun again."""
+    kept = [os.dup(listener.fileno()) for listener in listeners]
+    for fd in kept:
+        os.set_inheritable(fd, True)
+    os.environ[LISTEN_FD] = ",".join(map(str, kept))
 
 
 def begin_again() -> None:

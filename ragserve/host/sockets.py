@@ -1,13 +1,20 @@
-"""Listening sockets that share their port (SO_REUSEPORT, socket(7))."""
+"""Listening sockets: a port that workers share (SO_REUSEPORT, socket(7)), and one of each's own.
+
+The kernel spreads the connections to the port, and nobody chooses; a proxy that wants to try
+another worker when one fails needs an address for each.
+"""
 
 from __future__ import annotations
 
 import socket
+from pathlib import Path
 
 from ragserve.errors import ConfigurationError
 
 LISTEN_FD = "RAGSERVE_LISTEN_FD"
-"""The environment's name for an inherited listening socket's descriptor."""
+"""The environment's name for the descriptors of inherited listening sockets, commas between."""
+OWN_MODE = 0o660
+"""A worker's own socket is for its user and group: whoever opens it may say who its clients are."""
 
 
 def bind_socket(host: str, port: int, backlog: int) -> socket.socket:
@@ -23,6 +30,28 @@ def bind_socket(host: str, port: int, backlog: int) -> socket.socket:
         listener.listen(backlog)
     except OSError as error:
         raise ConfigurationError(f"cannot listen on {host} port {port}: {error}") from error
+    listener.setblocking(False)
+    return listener
+
+
+def bind_own(directory: str, number: int, backlog: int) -> socket.socket:
+    """Return the listening socket of worker ``number`` alone, ``worker-N.sock`` in ``directory``.
+
+    One of that name is replaced in one step; who waits in it waits for its own worker still.
+    """
+    path = Path(directory, f"worker-{number}.sock")
+    new = path.with_suffix(".new")
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        new.unlink(missing_ok=True)
+        listener.bind(str(new))
+        new.chmod(OWN_MODE)
+        listener.listen(backlog)
+        new.rename(path)
+    except OSError as error:
+        listener.close()
+        raise ConfigurationError(f"cannot listen on {path}: {error}") from error
     listener.setblocking(False)
     return listener
 

@@ -37,26 +37,26 @@ SIGNALS = (
 
 
 class Program:
-    """What a slot runs: a command, and a worker's listening socket and core."""
+    """What a slot runs: a command, and a worker's listening sockets and core."""
 
     def __init__(
         self,
         slot: Slot,
         command: Sequence[str],
-        listener: socket.socket | None = None,
+        listeners: Sequence[socket.socket] = (),
         cpu: int | None = None,
         environ: Mapping[str, str] | None = None,
     ) -> None:
         self.slot = slot
         self._environ = environ or {}
         self._command = command
-        self._listener = listener
+        self._listeners = listeners
         self._cpu = cpu
 
     def close(self) -> None:
-        """Give up the listening socket; the worker has its own copy until it ends."""
-        if self._listener is not None:
-            self._listener.close()
+        """Give up the listening sockets; the worker has its own copies until it ends."""
+        for listener in self._listeners:
+            listener.close()
 
     def start(self, notify_address: str) -> subprocess.Popen[bytes]:
         """Start the program with what it inherits."""
@@ -64,10 +64,9 @@ class Program:
         environ["NOTIFY_SOCKET"] = notify_address
         environ["WATCHDOG_USEC"] = str(int(SILENT_S * 1e6))
         environ.pop("WATCHDOG_PID", None)
-        fds: tuple[int, ...] = ()
-        if self._listener is not None:
-            fds = (self._listener.fileno(),)
-            environ[LISTEN_FD] = str(fds[0])
+        fds = [listener.fileno() for listener in self._listeners]
+        if fds:
+            environ[LISTEN_FD] = ",".join(map(str, fds))
         process = subprocess.Popen(self._command, pass_fds=fds, env=environ)  # noqa: S603
         if self._cpu is not None:
             os.sched_setaffinity(process.pid, {self._cpu})

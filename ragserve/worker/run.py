@@ -9,7 +9,7 @@ import os
 import resource
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import structlog
@@ -24,7 +24,7 @@ from ragserve.host.notify import Notifier
 from ragserve.host.reload import Reload, keep
 from ragserve.metrics import WORKER_CONNECTIONS
 from ragserve.worker.app import create_app, create_lane
-from ragserve.worker.sockets import listening_socket
+from ragserve.worker.sockets import listening_sockets
 
 log = structlog.get_logger(__name__)
 
@@ -51,8 +51,8 @@ async def run_worker(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     server = config.server
-    listener = listening_socket(os.environ, server.host, server.port, server.backlog)
-    app = create_app(config, data_dir, dsn, workers=workers, listener=listener)
+    listeners = listening_sockets(os.environ, server)
+    app = create_app(config, data_dir, dsn, workers=workers, listener=listeners[0])
     runner = web.AppRunner(
         app,
         access_log=None,
@@ -69,17 +69,16 @@ async def run_worker(
     assert protocols is not None  # noqa: S101 - after setup() it is there
     WORKER_CONNECTIONS.set_function(lambda: len(protocols.connections))
     try:
-        site = make_site(runner, listener, config, app)
+        site = make_site(runner, listeners, config, app)
         await site.start()
         settle_garbage()
         app[SERVICES].phase = "ready"
         notifier.ready()
         warn_of_limits(server.backlog)
-        host, port = listener.getsockname()[:2]
-        log.info("worker_ready", address=f"http://{_bracketed(host)}:{port}", pid=os.getpid())
+        log.info("worker_ready", address=site.name, pid=os.getpid())
         await stop.wait()
         if reload.wanted:
-            keep(listener)
+            keep(listeners)
             notifier.reloading(RELOAD_S + server.drain_timeout_s)
         else:
             notifier.send("STOPPING=1")
@@ -94,16 +93,19 @@ async def run_worker(
 
 
 def make_site(
-    runner: web.AppRunner, listener: socket.socket, config: Config, app: web.Application
+    runner: web.AppRunner,
+    listeners: Sequence[socket.socket],
+    config: Config,
+    app: web.Application,
 ) -> web.BaseSite:
-    """Return the site of ``listener``, with the express lane if that is possible."""
+    """Return the site of ``listeners``, with the express lane if that is possible."""
     reason = check_aiohttp()
     if reason is not None:
         log.warning("express_lane_off", reason=reason)
     with_lane = reason is None and config.server.express_lane
     lane = create_lane(config, app) if with_lane else None
     watch = app[WATCH] if reason is None else None
-    return Site(runner, listener, lane, watch, backlog=config.server.backlog)
+    return Site(runner, listeners, lane, watch, backlog=config.server.backlog)
 
 
 async def _drain(services: Services, timeout_s: float) -> None:
@@ -145,7 +147,3 @@ def warn_of_limits(backlog: int) -> None:
     open_files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if open_files < MIN_OPEN_FILES:
         log.warning("few_open_files", limit=open_files, needed=MIN_OPEN_FILES)
-
-
-def _bracketed(host: str) -> str:
-    return f"[{host}]" if ":" in host else host

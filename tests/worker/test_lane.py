@@ -48,7 +48,7 @@ async def served(data_dir: Path, dsn: str, **settings: object) -> AsyncIterator[
         listener.bind(("127.0.0.1", 0))
         other.bind(("127.0.0.1", 0))
         try:
-            site = make_site(runner, listener, config, app)
+            site = make_site(runner, [listener], config, app)
             await site.start()
             await web.SockSite(runner, other).start()
             app[SERVICES].phase = "ready"
@@ -296,8 +296,9 @@ async def test_out_of_descriptors(tmp_path: Path, dsn: str) -> None:
     async with served(tmp_path, dsn) as server, aiohttp.ClientSession() as session:
         site = server.site
         assert isinstance(site, Site)
-        exhausted = Exhausted(site._listener)
-        site._listener = exhausted  # type: ignore[assignment]
+        exhausted = Exhausted(site._listeners[0])
+        site._listeners = [exhausted]  # type: ignore[list-item]
+        site._resume()
         with capture_logs() as logs:
             assert (await fetch(session, server.url + "/ready"))[0] == 200
         assert exhausted.refusals == 0

@@ -36,7 +36,7 @@ def hide(value: Any, name: str = "", *, found: list[str] | None = None) -> Any:
     """Return the value of a setting, or of several, without secrets; they go into ``found``."""
     if isinstance(value, dict):
         return {key: hide(item, key, found=found) for key, item in value.items()}
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return [hide(item, name, found=found) for item in value]
     if not isinstance(value, str) or not value:
         return value

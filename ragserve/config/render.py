@@ -35,5 +35,12 @@ def render(config: Config, head: str) -> str:
 
 
 def _literal(value: object) -> str:
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_table, value))}]"
     # TOML's basic strings, integers, floats and booleans are written as JSON writes them.
     return msgspec.json.encode(value).decode()
+
+
+def _table(struct: msgspec.Struct) -> str:
+    fields = msgspec.structs.asdict(struct).items()
+    return f"{{{', '.join(f'{name} = {_literal(value)}' for name, value in fields)}}}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tomllib
+
 import pytest
 
 from ragserve.config import load_config, redacted, render, secrets_of
@@ -39,3 +41,16 @@ def test_what_is_no_secret_stays() -> None:
     config = load_config(overrides={"llm.max_tokens": 7, "chunking.max_tokens": 99})
     assert redacted(config) == config
     assert secrets_of(config) == []
+
+
+def test_servers_in_a_list_have_secrets_too() -> None:
+    """Keys and addresses of [[llm.upstreams]] are hidden, and the file can be read again."""
+    server = {"base_url": f"https://me:{SECRET}@host/v1", "api_key": "canary-other", "weight": 2}
+    config = load_config(overrides={"llm.upstreams": [server]})
+    text = render(redacted(config), "")
+    assert SECRET not in text
+    assert "canary-other" not in text
+    assert {SECRET, "canary-other"} <= set(secrets_of(config))
+    (read,) = tomllib.loads(text)["llm"]["upstreams"]
+    assert read["base_url"] == "https://***@host/v1"
+    assert (read["api_key"], read["weight"]) == ("***", 2.0)

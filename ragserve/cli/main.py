@@ -318,6 +318,16 @@ def status(settings: Settings, as_json: bool) -> int:
     return run(settings.config, settings.data_dir, dict(os.environ), as_json=as_json)
 
 
+@cli.command("support-bundle")
+@click.argument("file", required=False, type=click.Path(dir_okay=False, path_type=Path))
+@with_settings
+def support_bundle(settings: Settings, file: Path | None) -> int:
+    """Gather what helps to find a fault, without secrets, into a .tar.gz."""
+    from ragserve.cli.bundle import run
+
+    return run(settings.config, settings.config_file, settings.data_dir, file)
+
+
 @cli.command("config")
 def config_command() -> int:
     """Print a configuration file with every setting and its default."""

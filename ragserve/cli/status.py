@@ -39,7 +39,7 @@ class Line(msgspec.Struct, frozen=True):
 def run(config: Config, data_dir: Path, environ: dict[str, str], *, as_json: bool) -> int:
     """Print a line for each process; say so if there is none."""
     directory = run_directory(config.storage, data_dir, environ)
-    lines = asyncio.run(_lines(directory)) if directory.is_dir() else []
+    lines = processes(directory)
     if as_json:
         click.echo(msgspec.json.encode(lines))
     elif lines:
@@ -47,6 +47,11 @@ def run(config: Config, data_dir: Path, environ: dict[str, str], *, as_json: boo
     else:
         click.echo(f"nothing runs here ({directory})", err=True)
     return 0 if lines else EXIT_UNAVAILABLE
+
+
+def processes(directory: Path) -> list[Line]:
+    """Return a line for each process of a run directory, which need not be there."""
+    return asyncio.run(_lines(directory)) if directory.is_dir() else []
 
 
 async def _lines(directory: Path) -> list[Line]:

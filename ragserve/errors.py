@@ -34,6 +34,12 @@ class InvalidRequest(RagserveError):
     code = "invalid_request"
 
 
+class MalformedRequest(InvalidRequest):
+    """The request may mean two things; where the next one begins is not certain either."""
+
+    code = "malformed_request"
+
+
 class Unauthorized(RagserveError):
     """No key, or none that is valid."""
 

@@ -7,7 +7,8 @@ from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
-from ragserve.errors import RagserveError, Unauthorized
+from ragserve.edge.strict import check_head
+from ragserve.errors import MalformedRequest, RagserveError, Unauthorized
 from ragserve.handlers import REQUEST_ID
 from ragserve.handlers.body import json_response
 from ragserve.handlers.failure import describe
@@ -20,6 +21,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 async def problem(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Answer with the error's envelope; what nobody foresaw becomes a 500 without details."""
     try:
+        check_head(request)
         return await handler(request)
     except RagserveError as error:
         response = json_response(describe(error, request[REQUEST_ID]), status=error.status)
@@ -27,6 +29,8 @@ async def problem(request: web.Request, handler: Handler) -> web.StreamResponse:
             response.headers["Retry-After"] = str(math.ceil(error.retry_after_s))
         if isinstance(error, Unauthorized):
             response.headers["WWW-Authenticate"] = "Bearer"
+        if isinstance(error, MalformedRequest):
+            response.force_close()
         return response
     except web.HTTPException as error:
         return _http_error(request, error)

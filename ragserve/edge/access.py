@@ -10,6 +10,7 @@ import structlog
 from aiohttp import web
 
 from ragserve.edge.address import ADDRESS
+from ragserve.edge.problem import CLIENT_LEFT
 from ragserve.edge.request_id import REQUEST_IDS
 from ragserve.edge.tally import Tally
 from ragserve.handlers import REQUEST_ID, SERVICES
@@ -35,7 +36,7 @@ async def access(request: web.Request, handler: Handler) -> web.StreamResponse:
     request_id = REQUEST_IDS.text(request.headers.get("X-Request-ID", ""))
     request[REQUEST_ID] = request_id
     LOGGED_AS.set(request_id)
-    status = 499  # nginx's number for a client that left; replaced by what is answered
+    status = CLIENT_LEFT  # unless something is answered
     try:
         with services.in_flight:
             response = await handler(request)

@@ -16,6 +16,9 @@ from ragserve.schema import ErrorBody, ErrorResponse
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
+CLIENT_LEFT = 499
+"""nginx's number for what nobody gets, counted in the metrics."""
+
 
 @web.middleware
 async def problem(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -35,7 +38,14 @@ async def problem(request: web.Request, handler: Handler) -> web.StreamResponse:
     except web.HTTPException as error:
         return _http_error(request, error)
     except Exception as error:  # noqa: BLE001 - logged with its traceback by describe
+        if isinstance(error, ConnectionError) and _has_left(request):
+            return web.Response(status=CLIENT_LEFT)
         return json_response(describe(error, request[REQUEST_ID]), status=500)
+
+
+def _has_left(request: web.Request) -> bool:
+    """Return whether there is nobody to answer any more."""
+    return request.transport is None or request.transport.is_closing()
 
 
 def _http_error(request: web.Request, error: web.HTTPException) -> web.StreamResponse:

@@ -5,7 +5,8 @@ touches a process, a socket or the clock, so every course of events can be teste
 
 - A process that lived is restarted at once, one that keeps dying young after a growing, jittered
   delay. After ``CRASH_LOOP_EXITS`` such deaths in a row within ``CRASH_LOOP_S`` restarting has
-  shown not to help, and everything ends.
+  shown not to help, and everything ends. Whoever kills a process that serves (an operator, the
+  kernel short of memory) shows nothing of that kind: it is restarted at once.
 - A process that is not ready within ``START_S``, or ready and silent for ``SILENT_S``, is killed;
   its exit then takes the usual course.
 - A reload replaces one slot after another. A worker's replacement is ready before the old one is
@@ -253,6 +254,8 @@ class Policy:
             return self.stop(now, EXIT_CONFIGURATION)
         if now - process.started_at >= YOUNG_S:
             slot.young_deaths.clear()
+            return [Start(slot.name)]
+        if code == -signal.SIGKILL and process.state == "ready" and process.kill_at is None:
             return [Start(slot.name)]
         slot.young_deaths.append(now)
         deaths = sum(1 for death in slot.young_deaths if now - death <= CRASH_LOOP_S)

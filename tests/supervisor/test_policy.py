@@ -104,6 +104,21 @@ def test_a_process_that_dies_young_waits_longer_each_time() -> None:
     assert world.exited(2, 0) == [Exit(EXIT_CRASH_LOOP)]
 
 
+def test_who_is_killed_while_serving_is_restarted_at_once() -> None:
+    """A kill -9 from outside is no crash, however often it comes; one before readiness is."""
+    world = World("a")
+    for pid in range(1, 50):
+        world.ready(pid)
+        world.now += 2.0
+        assert world.exited(pid, -SIGKILL) == []
+        assert world.pids == pid + 1
+    for pid in range(50, 54):
+        assert world.exited(pid, -SIGKILL) == []
+        world.tick(4.0)
+        assert world.pids == pid + 1
+    assert world.exited(54, -SIGKILL) == [Exit(EXIT_CRASH_LOOP)]
+
+
 def test_a_wrong_configuration_ends_everything() -> None:
     """Trying again does not help against a wrong configuration."""
     world = World("a", "b")

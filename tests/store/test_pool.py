@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from concurrent.futures import ThreadPoolExecutor
 
 import asyncpg
+import pytest
 
 from ragserve.store.pool import Database
 
@@ -47,4 +49,26 @@ async def test_a_closed_connection_is_noticed_by_a_transaction(
     end_other_sessions(dsn)
     async with database.connection() as connection, connection.transaction():
         assert await connection.fetchval("SELECT 1") == 1
+    assert repr(database).startswith("<Database 0 busy")
+
+
+@pytest.mark.parametrize("rounds", [50, pytest.param(100_000, marks=pytest.mark.nightly)])
+async def test_cancelled_statements_leave_no_rows_behind(database: Database, rounds: int) -> None:
+    """Ten of twenty reads are cancelled at any moment, the others get their own rows."""
+    rng = random.Random(3)
+
+    async def read(number: int) -> None:
+        rows = await database.fetch("SELECT $1::int AS n FROM generate_series(1, 3)", number)
+        assert [row["n"] for row in rows] == [number] * 3
+
+    for _ in range(rounds):
+        tasks = [asyncio.create_task(read(rng.randrange(10**6))) for _ in range(20)]
+        for task in rng.sample(tasks, 10):
+            for _ in range(rng.randrange(6)):
+                await asyncio.sleep(0)
+            task.cancel()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        assert all(
+            result is None or isinstance(result, asyncio.CancelledError) for result in results
+        ), results
     assert repr(database).startswith("<Database 0 busy")

@@ -137,7 +137,7 @@ REPLICA_READS = Counter(
 )
 CLIENTS_DROPPED = Counter(
     "ragserve_clients_dropped_total",
-    "Connections closed: too many from an address, a head that never ends, answers not read.",
+    "Refused: too many connections of an address, slow heads and bodies, answers not read.",
     ["reason"],
 )
 STREAMS_CUT_OFF = Counter(

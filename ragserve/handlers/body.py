@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
+from collections.abc import AsyncIterator
 from typing import TypeVar
 
 import msgspec
@@ -11,6 +13,7 @@ from aiohttp import web
 
 from ragserve.errors import DeadlineExceeded, InvalidRequest, TooLarge, UnsupportedFormat
 from ragserve.handlers.services import SERVICES
+from ragserve.metrics import CLIENTS_DROPPED
 
 T = TypeVar("T")
 
@@ -41,19 +44,32 @@ async def read_body(request: web.Request) -> bytes:
     """Return the body; refuse one that is too large before reading it, or that takes too long."""
     limits = request.app[SERVICES].config.limits
     check_length(request)
-    allowed_s = limits.body_timeout_s
-    if request.content_length is not None:
-        allowed_s = min(allowed_s, GRACE_S + request.content_length / limits.body_bytes_per_s)
     try:
         if request.content.is_eof():
             return await request.read()  # it is all here: no wait, no timer
-        async with asyncio.timeout(allowed_s):
+        async with arriving(request):
             return await request.read()
     except web.HTTPRequestEntityTooLarge as error:
         raise TooLarge(f"body: over limits.body_bytes = {limits.body_bytes}") from error
     except web.RequestPayloadError as error:
         raise InvalidRequest(f"body: {_one_line(error)}") from error
+
+
+@contextlib.asynccontextmanager
+async def arriving(request: web.Request) -> AsyncIterator[None]:
+    """Give a body its time: all that is allowed, or less for one whose length is announced.
+
+    Raises ``DeadlineExceeded``, and counts it, when that is over.
+    """
+    limits = request.app[SERVICES].config.limits
+    allowed_s = limits.body_timeout_s
+    if request.content_length is not None:
+        allowed_s = min(allowed_s, GRACE_S + request.content_length / limits.body_bytes_per_s)
+    try:
+        async with asyncio.timeout(allowed_s):
+            yield
     except TimeoutError as error:
+        CLIENTS_DROPPED.labels("body").inc()
         raise DeadlineExceeded(
             f"body: not here within {allowed_s:.0f} s (limits.body_timeout_s ="
             f" {limits.body_timeout_s}, limits.body_bytes_per_s = {limits.body_bytes_per_s})"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 from collections.abc import AsyncIterator
 
@@ -10,8 +9,8 @@ import msgspec
 from aiohttp import BodyPartReader, web
 
 from ragserve.config import LimitsConfig
-from ragserve.errors import DeadlineExceeded, InvalidRequest, TooLarge
-from ragserve.handlers.body import check_length, decode_json, read_json
+from ragserve.errors import InvalidRequest, TooLarge
+from ragserve.handlers.body import arriving, check_length, decode_json, read_json
 from ragserve.handlers.services import SERVICES
 from ragserve.schema import DEFAULT_COLLECTION, DocumentRequest, DocumentsRequest
 from ragserve.store.jobs import NewDocument
@@ -121,7 +120,7 @@ async def _read_multipart(request: web.Request, limits: LimitsConfig) -> Upload:
     fields: dict[str, str] = {}
     files: list[tuple[str, str | None, bytes]] = []
     try:
-        async with asyncio.timeout(limits.body_timeout_s):
+        async with arriving(request):
             async for part in _parts(request):
                 content = await _read_part(part, limits)
                 read_bytes += len(content)
@@ -137,10 +136,6 @@ async def _read_multipart(request: web.Request, limits: LimitsConfig) -> Upload:
                         "files need a filename",
                         param=part.name,
                     )
-    except TimeoutError as error:
-        raise DeadlineExceeded(
-            f"body: not here within limits.body_timeout_s = {limits.body_timeout_s}"
-        ) from error
     except ValueError as error:
         raise InvalidRequest(f"multipart: {error}") from error
     if len(files) > 1 and {"id", "title"} & fields.keys():

@@ -2,6 +2,9 @@
 
 They open connections and send a byte of a request's head now and then, which never ends; whoever
 is closed comes back. Reported is what ordinary users see without them and beside them.
+
+The slow ones run in a process that gives way to the ordinary users’ (SCHED_IDLE): both share the
+generators’ core, and what is measured is how long the server takes.
 """
 
 from __future__ import annotations
@@ -10,11 +13,15 @@ import argparse
 import asyncio
 import contextlib
 import json
+import multiprocessing
+import os
 import random
 import resource
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +39,8 @@ THINK_S = 0.5
 AT_ONCE = 200
 BYTE_S = 3.0
 SPARE_FILES = 500
+SETTLE_S = 15.0
+"""By then the first of them have been closed and are back."""
 HEAD = b"POST /v1/query HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Slow: "
 
 
@@ -53,7 +62,9 @@ def main() -> None:
                 pass
             cores.generate()
             alone = _users(up, arguments.seconds)
-            beside = uvloop.run(_beside(up, arguments.count, arguments.seconds))
+            with tormentors(up.port, arguments.count):
+                time.sleep(SETTLE_S)
+                beside = _users(up, arguments.seconds)
     phases = {"alone": alone, f"beside {arguments.count:,} slow clients": beside}
     result = {"scenario": "slow", "environment": environment(), "phases": phases}
     print(table(result))
@@ -61,15 +72,32 @@ def main() -> None:
         print(f"written: {write('slow', result)}")
 
 
-async def _beside(up: Up, count: int, seconds: float) -> dict[str, Any]:
+@contextlib.contextmanager
+def tormentors(port: int, count: int) -> Iterator[None]:
+    """Run ``count`` slow clients of ``port`` in a process of their own."""
+    process = multiprocessing.get_context("spawn").Process(target=_torment, args=(port, count))
+    process.start()
+    try:
+        yield
+    finally:
+        process.kill()
+        process.join()
+
+
+def _torment(port: int, count: int) -> None:
+    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    uvloop.run(_all_slow(port, count))
+
+
+async def _all_slow(port: int, count: int) -> None:
     opening = asyncio.Semaphore(AT_ONCE)
     rng = random.Random(1)
 
-    async def torment() -> None:
+    async def one() -> None:
         while True:
             with contextlib.suppress(OSError):
                 async with opening:
-                    reader, writer = await asyncio.open_connection("127.0.0.1", up.port, limit=256)
+                    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=256)
                 writer.write(HEAD)
                 while not reader.at_eof():
                     with contextlib.suppress(TimeoutError):
@@ -78,14 +106,7 @@ async def _beside(up: Up, count: int, seconds: float) -> dict[str, Any]:
                     writer.write(b"x")
                 writer.close()
 
-    tormentors = [asyncio.create_task(torment()) for _ in range(count)]
-    await asyncio.sleep(5.0)
-    try:
-        return await asyncio.to_thread(_users, up, seconds)
-    finally:
-        for task in tormentors:
-            task.cancel()
-        await asyncio.gather(*tormentors, return_exceptions=True)
+    await asyncio.gather(*(one() for _ in range(count)))
 
 
 def _users(up: Up, seconds: float) -> dict[str, Any]:

@@ -7,6 +7,7 @@ A variable that is not set may be a credential of systemd's.
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -124,3 +125,22 @@ def _check_together(config: Config) -> None:
             f"chunking.overlap_tokens = {chunking.overlap_tokens} must be below "
             f"chunking.max_tokens = {chunking.max_tokens}"
         )
+    for name in ("dsn", "replica_dsn"):
+        _check_dsn(f"database.{name}", getattr(config.database, name))
+
+
+def _check_dsn(name: str, dsn: str) -> None:
+    """Refuse what would be misread, without showing it: a password may be in the wrong place."""
+    scheme, found, rest = dsn.partition("://")
+    if not dsn:
+        return
+    if not found or scheme not in ("postgresql", "postgres"):
+        raise ConfigurationError(f"{name} must begin with postgresql://")
+    hosts = re.split(r"[/?#]", rest, maxsplit=1)[0].rpartition("@")[2]
+    for host in hosts.split(","):
+        port = host.rpartition("]")[2].partition(":")[2]
+        if port and not port.isdecimal():
+            raise ConfigurationError(
+                f"{name}: a port is no number; in a password / ? # @ : and % must be written as"
+                " %2F %3F %23 %40 %3A %25"
+            )

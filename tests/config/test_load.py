@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -201,3 +202,33 @@ def test_a_refusal_shows_no_secret(tmp_path: Path) -> None:
     assert "llm.upstreams" in message
     assert "base_ur" in message
     assert "sk-secret" not in message
+
+
+@pytest.mark.parametrize(
+    ("dsn", "says"),
+    [
+        ("postgresql://u:canary/x@h/db", "a port is no number; in a password / "),
+        ("postgresql://u:canary?x@h:5432/db", "a port is no number"),
+        ("mysql://u:canary@h/db", "must begin with postgresql://"),
+        ("canary", "must begin with postgresql://"),
+    ],
+)
+def test_an_address_that_would_be_misread(dsn: str, says: str) -> None:
+    """It is refused without being shown: what is taken for a port may be a password."""
+    with pytest.raises(ConfigurationError, match=re.escape(says)) as refused:
+        load_config(overrides={"database.dsn": dsn})
+    assert "canary" not in refused.value.message
+
+
+@pytest.mark.parametrize(
+    "dsn",
+    [
+        "",
+        "postgres://u:p%2Fw@h:5432/db",
+        "postgresql://u@[::1]:5432,[::2],h:1/db",
+        "postgresql:///db?host=/run/postgresql",
+    ],
+)
+def test_addresses_that_are_understood(dsn: str) -> None:
+    """One host, several, none."""
+    assert load_config(overrides={"database.dsn": dsn}).database.dsn == dsn

@@ -34,7 +34,8 @@ class CollectionWriter:
     """
 
     def __init__(self, directory: Path, language: Language) -> None:
-        directory.parent.mkdir(parents=True, exist_ok=True)
+        # The words of all documents are in there.
+        directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         # Taken before anything is thrown away: tantivy's own lock goes with the directory.
         self._lock = directory.with_suffix(".lock").open("ab")
         try:

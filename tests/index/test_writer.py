@@ -14,6 +14,7 @@ def test_a_new_index_is_empty_and_readable(tmp_path: Path) -> None:
     """An index begun in a missing directory is at version 0 and finds nothing."""
     with CollectionWriter(tmp_path / "index" / "1", "en") as writer:
         assert writer.version == 0
+    assert (tmp_path / "index").stat().st_mode & 0o777 == 0o700, "words of documents are in it"
     index = CollectionIndex(tmp_path / "index" / "1")
     assert index.state == IndexState(FORMAT, "en", 0)
     assert index.documents == 0

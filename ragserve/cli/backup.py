@@ -20,7 +20,7 @@ from ragserve.config import Config, redacted, render
 from ragserve.errors import RagserveError, Unavailable
 from ragserve.store.dump import Programs, pieces, quoted
 from ragserve.store.embedded import database_dsn
-from ragserve.store.pool import DRIVER_ERRORS
+from ragserve.store.pool import DRIVER_ERRORS, role_of
 
 HEAD = "# The settings at the time of the backup; *** stands for a secret.\n"
 TABLES = (
@@ -60,7 +60,8 @@ async def _back_up(config: Config, dsn: str, file: Path) -> Manifest:
 async def connect(config: Config, dsn: str) -> asyncpg.Connection:
     """Return a connection without a limit on its statements: counting may take its time."""
     try:
-        return await asyncpg.connect(dsn, timeout=config.database.connect_timeout_s)
+        timeout_s = config.database.connect_timeout_s
+        return await asyncpg.connect(dsn, timeout=timeout_s, **role_of(dsn))
     except (OSError, TimeoutError, ValueError, *DRIVER_ERRORS) as error:
         reason = str(error) or type(error).__name__
         raise Unavailable(f"database: cannot connect: {reason}") from error

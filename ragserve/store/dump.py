@@ -16,9 +16,10 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import unquote, urlencode, urlsplit
 
 from ragserve.errors import RagserveError, Unavailable
+from ragserve.store.pool import role_of
 
 PIECE_BYTES = 1024**2
 STOP_S = 10.0
@@ -31,7 +32,7 @@ class Programs:
 
     def __init__(self, major: int, dsn: str) -> None:
         self._directory = find_programs(major)
-        self._database, self._environment = _without_password(dsn)
+        self._database, self._environment = without_password(dsn)
 
     @contextlib.contextmanager
     def dumping(self, schema: str, snapshot: str) -> Iterator[IO[bytes]]:
@@ -136,15 +137,21 @@ def _major(program: Path) -> int | None:
     return int(match.group(1)) if match else None
 
 
-def _without_password(dsn: str) -> tuple[str, dict[str, str]]:
-    """Return the DSN and an environment with its password: command lines are public."""
+def without_password(dsn: str) -> tuple[str, dict[str, str]]:
+    """Return the DSN and an environment with its password: command lines are public.
+
+    Of several hosts libpq is told to look for the one that asyncpg found.
+    """
     parts = urlsplit(dsn)
     user, at, host = parts.netloc.rpartition("@")
     name, _, password = user.partition(":")
     environment = dict(os.environ)
     if password:
         environment["PGPASSWORD"] = unquote(password)
-    return urlunsplit(parts._replace(netloc=f"{name}{at}{host}")), environment
+    query = "&".join(filter(None, (parts.query, urlencode(role_of(dsn)))))
+    # urlunsplit() forgets the slashes of an address without a host, which libpq insists on.
+    address = f"{parts.scheme}://{name}{at}{host}{parts.path}"
+    return f"{address}?{query}" if query else address, environment
 
 
 @contextlib.contextmanager

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import json
+import shutil
 import zipfile
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
+
+import asyncpg
 
 from ragserve.cli.archive import DATABASE, MANIFEST
 from tests.conftest import DOCUMENTS, own_directory
 from tests.e2e.conftest import ragserve, running
+from tests.postgres_pair import Node, postgres_pair
 
+PASSWORD = "pass word%/@"
 QUESTIONS = ("annual leave days", "Who signs for hotel costs?", "lifejackets on board", "refunds")
 
 
-async def answers(data_dir: Path) -> list[Any]:
+async def answers(data_dir: Path, **environ: str) -> list[Any]:
     """Return what a server of ``data_dir`` answers and finds."""
     found: list[Any] = []
-    async with running(data_dir, "--workers", "1") as server:
+    async with running(data_dir, "--workers", "1", **environ) as server:
         # Once it is searchable, so is everything that was stored before it.
         probe = {"documents": [{"id": "probe", "text": "Something to wait for."}]}
         status, answer = await server.call("POST", "/v1/documents?wait=60", probe)
@@ -63,6 +69,58 @@ async def test_a_restored_server_gives_the_same_answers(tmp_path: Path) -> None:
         moved = ragserve(second, "restore", str(file))
         assert moved.returncode == 0, moved.stderr
         assert await answers(second) == before
+
+
+async def test_a_database_of_ones_own(postgres: str, tmp_path: Path) -> None:
+    """A primary behind a list of hosts, with a password: backed up, destroyed, restored.
+
+    A standby comes first in the list; it can give no snapshot and take no restore.
+    """
+    assert postgres
+    file = tmp_path / "own.zip"
+    with own_directory() as data_dir, own_directory() as directory:
+        directory.chmod(0o755)
+        with postgres_pair(directory) as (primary, standby):
+            for sql in (
+                "SET password_encryption = 'scram-sha-256'",
+                f"CREATE ROLE owner LOGIN SUPERUSER PASSWORD '{PASSWORD}'",
+                "CREATE DATABASE own OWNER owner",
+            ):
+                await execute(primary.dsn(), sql)
+            ask_for_passwords(primary)
+            hosts = f"127.0.0.1:{standby.port},127.0.0.1:{primary.port}"
+            url = {"DATABASE_URL": f"postgresql://owner:{quote(PASSWORD, safe='')}@{hosts}/own"}
+            assert ragserve(data_dir, "ingest", str(DOCUMENTS / "handbook"), **url).returncode == 0
+            done = ragserve(data_dir, "backup", str(file), **url)
+            assert done.returncode == 0, done.stderr
+            assert PASSWORD.encode() not in file.read_bytes()
+            before = await answers(data_dir, **url)
+            shutil.rmtree(data_dir / "index")
+            await execute(primary.dsn(), "DROP DATABASE own WITH (FORCE)")
+            await execute(primary.dsn(), "CREATE DATABASE own OWNER owner")
+            restored = ragserve(data_dir, "restore", str(file), **url)
+            assert restored.returncode == 0, restored.stderr
+            assert await answers(data_dir, **url) == before
+
+
+async def execute(dsn: str, sql: str) -> None:
+    """Run a statement in a session of its own, for good: there is no pool here."""
+    connection = await asyncpg.connect(dsn)
+    try:
+        await connection.execute(sql)
+    finally:
+        await connection.close()
+
+
+def ask_for_passwords(primary: Node) -> None:
+    """Let nobody but the superuser of the tests in without one."""
+    rules = (
+        "host all postgres 127.0.0.1/32 trust\n"
+        "host replication postgres 127.0.0.1/32 trust\n"
+        "host all all 127.0.0.1/32 scram-sha-256\n"
+    )
+    (primary.data / "pg_hba.conf").write_text(rules, encoding="utf-8")
+    primary.run("pg_ctl", "reload", "-D", str(primary.data))
 
 
 async def test_a_server_is_backed_up_while_it_runs_but_not_restored(tmp_path: Path) -> None:

@@ -133,6 +133,8 @@ def _fetch(url: str) -> str:
             return str(response.read(LOG_BYTES).decode())
     except urllib.error.HTTPError as error:
         return f"{error.read(LOG_BYTES).decode(errors='replace')}\nstatus {error.code}\n"
+    except urllib.error.URLError as error:
+        raise RagserveError(f"{url}: {error.reason}") from error
 
 
 def _tail(path: Path) -> str:

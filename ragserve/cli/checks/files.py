@@ -54,7 +54,7 @@ def _check_data_dir(data_dir: Path) -> Finding:
 def _check_config_file(file: Path | None, environ: Mapping[str, str]) -> Iterator[Finding]:
     name = "configuration"
     variables = sorted(variable for variable in environ if variable.startswith("RAGSERVE_"))
-    over = f", {len(variables)} variables over it" if variables else ""
+    over = f", over it {', '.join(variables)}" if variables else ""
     if file is None:
         yield passed(name, f"defaults{over}")
         return

@@ -17,7 +17,7 @@ from ragserve.config import render_defaults
 
 ROOT = Path(__file__).parent.parent
 MODULE_LINES = 400
-ROOMS = ("bench", "conf", "tests")
+ROOMS = ("bench", "conf", "nginx", "tests")
 
 
 def run(*command: str) -> str:

@@ -87,7 +87,7 @@ HTTP_EXPRESS = Counter(
 
 STAGE_SECONDS = Histogram(
     "ragserve_stage_seconds",
-    "Time of one stage of a question: embed, retrieve or generate.",
+    "Time of one stage of a question: rewrite, embed, retrieve, rerank or generate.",
     ["stage"],
     buckets=_LATENCY,
 )
@@ -170,6 +170,11 @@ UPSTREAM_OPEN = Gauge(
     "ragserve_upstream_open",
     "1 while a model's server is left alone after failures (its breaker is open), 0 otherwise.",
     ["upstream", "server", "model"],
+)
+UPSTREAM_HEDGES = Counter(
+    "ragserve_upstream_hedges_total",
+    "Second attempts beside a slow one, by which of the two answered: won (the second) or lost.",
+    ["result"],
 )
 LLM_TOKENS = Counter("ragserve_llm_tokens_total", "Tokens of the language model.", ["kind"])
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from ragserve.config import EmbeddingConfig
+from ragserve.flow.breaker import Alone, Trials
 
 
 class Embedder(Protocol):
@@ -31,12 +32,17 @@ class Embedder(Protocol):
         """Give up threads and connections."""
 
 
-async def open_embedder(config: EmbeddingConfig) -> Embedder:
-    """Load or reach the configured model; return it warm."""
+async def open_embedder(
+    config: EmbeddingConfig, trials: Callable[[str], Trials] = lambda _: Alone()
+) -> Embedder:
+    """Load or reach the configured model; return it warm.
+
+    ``trials`` are those of a server by its name, shared by those who ask it on this host.
+    """
     if config.provider == "openai":
         from ragserve.embed.remote import RemoteEmbedder
 
-        return await RemoteEmbedder.open(config)
+        return await RemoteEmbedder.open(config, trials(f"embedder {config.base_url}"))
     from ragserve.embed.local import LocalEmbedder
 
     return await LocalEmbedder.open(config)

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from ragserve.config import EmbeddingConfig
 from ragserve.errors import ConfigurationError, UpstreamFailed
+from ragserve.flow.breaker import Trials
 from ragserve.tracing import model_span
 from ragserve.upstream import Member, Server, Upstream
 
@@ -43,7 +44,7 @@ class RemoteEmbedder:
         self._slots = asyncio.Semaphore(PARALLEL_BATCHES)
 
     @classmethod
-    async def open(cls, config: EmbeddingConfig) -> RemoteEmbedder:
+    async def open(cls, config: EmbeddingConfig, trials: Trials | None = None) -> RemoteEmbedder:
         """Reach the embedder once: checks address, key and model, and learns the dimension."""
         server = Server(
             "embedder",
@@ -52,8 +53,9 @@ class RemoteEmbedder:
             connections=PARALLEL_BATCHES,
             connect_timeout_s=config.timeout_s,
             timeout_s=config.timeout_s,
+            ca_file=config.ca_file,
         )
-        upstream = Upstream([Member(server)], attempts=config.attempts)
+        upstream = Upstream([Member(server, trials=trials)], attempts=config.attempts)
         embedder = cls(config, upstream)
         try:
             found = (await embedder._batch(["warm"])).shape[1]

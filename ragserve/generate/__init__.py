@@ -5,7 +5,7 @@ from ragserve.generate.conversation import NO_CONVERSATION, Conversation, Option
 from ragserve.generate.extract import extract_answer
 from ragserve.generate.model import LanguageModel
 from ragserve.generate.prompt import PROMPT_VERSION
-from ragserve.generate.reply import tokens_of
+from ragserve.generate.reply import relayed_usage
 
 __all__ = [
     "NO_ANSWER",
@@ -18,6 +18,6 @@ __all__ = [
     "Turn",
     "cite",
     "extract_answer",
+    "relayed_usage",
     "standalone",
-    "tokens_of",
 ]

@@ -11,14 +11,15 @@ import msgspec
 from ragserve.config import LlmConfig
 from ragserve.embed.tokens import count_tokens
 from ragserve.errors import DeadlineExceeded
+from ragserve.flow.breaker import Alone, Trials
 from ragserve.flow.deadline import Deadline
 from ragserve.generate.answer import Answer, cite
 from ragserve.generate.conversation import Conversation, Options, Turn
-from ragserve.generate.prompt import build_prompt, build_rewrite
+from ragserve.generate.prompt import build_prompt, build_rewrite, one_line
 from ragserve.generate.reply import Dictation, cost_of, count, decode_completion
-from ragserve.schema import SearchResult
+from ragserve.schema import SearchResult, Usage
 from ragserve.tracing import model_span, usage
-from ragserve.upstream import Member, Patience, Server, Upstream
+from ragserve.upstream import Member, Patience, Server, Speak, Upstream
 
 CHAT = "/chat/completions"
 REWRITE_OPTIONS = Options(temperature=0.0, max_tokens=100)
@@ -34,7 +35,9 @@ class Prompt(msgspec.Struct, frozen=True):
 class LanguageModel:
     """A chat model behind HTTP."""
 
-    def __init__(self, config: LlmConfig) -> None:
+    def __init__(
+        self, config: LlmConfig, trials: Callable[[str], Trials] = lambda _: Alone()
+    ) -> None:
         self._config = config
         members = [
             Member(
@@ -46,9 +49,11 @@ class LanguageModel:
                     connect_timeout_s=config.connect_timeout_s,
                     timeout_s=config.timeout_s,
                     model=server.model or config.model,
+                    ca_file=config.ca_file,
                 ),
                 weight=server.weight,
                 priority=server.priority,
+                trials=trials(f"language model {server.base_url}"),
             )
             for server in config.servers
         ]
@@ -59,6 +64,12 @@ class LanguageModel:
     def name(self) -> str:
         """Return what the model is called."""
         return self._config.model
+
+    @property
+    def names(self) -> list[str]:
+        """Return the names by which clients may ask it: its own, and those of single servers."""
+        servers = (member.server.model for member in self._upstream.members)
+        return list(dict.fromkeys((self.name, *servers)))
 
     def prompt(
         self, question: str, passages: Sequence[SearchResult], conversation: Conversation
@@ -85,21 +96,19 @@ class LanguageModel:
             "stream": True,
             "stream_options": {"include_usage": True},
         }
-        dictation = Dictation(len(prompt.passages), say)
 
-        async def dictate(server: Server) -> bytes:
-            nonlocal dictation
-            dictation = Dictation(len(prompt.passages), say)
+        async def dictate(server: Server, speak: Speak) -> Dictation:
+            dictation = Dictation(len(prompt.passages), say, speak)
             dictation.model = server.model
             content = msgspec.json.encode({"model": server.model, **body})
             reply = await server.post(CHAT, content, dictation.hear, self._patience)
             if not dictation.events:
                 dictation.take(reply)
-            return reply
+            return dictation
 
         with model_span("chat", self.name) as span:
             async with _within(deadline):
-                await self._upstream.call(dictate, lambda: not dictation.begun)
+                dictation = await self._upstream.call(dictate, hedged=self._config.hedge)
             span.note(usage(dictation.usage, dictation.model))
         dictation.end()
         citations = [cite(index, prompt.passages[index - 1]) for index in dictation.marks.indexes]
@@ -111,13 +120,15 @@ class LanguageModel:
             complete=dictation.complete,
         )
 
-    async def rewrite(self, question: str, history: Sequence[Turn], deadline: Deadline) -> str:
-        """Return the question as it reads without the conversation before it."""
+    async def rewrite(
+        self, question: str, history: Sequence[Turn], deadline: Deadline
+    ) -> tuple[str, Usage]:
+        """Return the question as it reads without the conversation before it, and the cost."""
         budget = self._config.context_tokens - count_tokens(question)
         messages = build_rewrite(question, history, budget_tokens=budget, count=count_tokens)
         body = self._body(messages, REWRITE_OPTIONS)
 
-        async def ask(server: Server) -> bytes:
+        async def ask(server: Server, _: Speak) -> bytes:
             return await server.post(CHAT, msgspec.json.encode({"model": server.model, **body}))
 
         with model_span("chat", self.name) as span:
@@ -126,31 +137,40 @@ class LanguageModel:
             cost = cost_of(reply)
             span.note(usage(cost, reply.model))
         count(cost)
-        return reply.text.strip()
+        return one_line(reply.text), cost
 
     async def relay(
-        self, content: bytes, deadline: Deadline, pass_on: Callable[[bytes], None] | None = None
+        self,
+        name: str,
+        content: bytes,
+        deadline: Deadline,
+        pass_on: Callable[[bytes], None] | None = None,
     ) -> bytes:
-        """Return the server's reply to a client's own request, as it is.
+        """Return the server's reply to a client's own request for the model ``name``, as it is.
 
         A stream goes to ``pass_on`` in the pieces in which it arrives, and nothing is returned.
+        The request travels as it is, too, but to a server that calls the model otherwise.
         """
-        begun = False
 
-        def hear(pieces: Sequence[bytes]) -> None:
-            nonlocal begun
-            begun = True
-            for piece in pieces:
-                pass_on(piece)  # type: ignore[misc]
-
-        async def ask(server: Server) -> bytes:
+        async def ask(server: Server, speak: Speak) -> bytes:
+            sent = content if server.model == name else _renamed(content, server.model)
             if pass_on is None:
-                return await server.post(CHAT, content)
-            return await server.post(CHAT, content, hear, self._patience, raw=True)
+                return await server.post(CHAT, sent)
 
-        with model_span("chat", self.name):
+            def hear(pieces: Sequence[bytes]) -> None:
+                speak()
+                for piece in pieces:
+                    pass_on(piece)
+
+            return await server.post(CHAT, sent, hear, self._patience, raw=True)
+
+        def answers(server: Server) -> bool:
+            return name in (self.name, server.model)
+
+        hedged = self._config.hedge and pass_on is not None
+        with model_span("chat", name):
             async with _within(deadline):
-                return await self._upstream.call(ask, lambda: not begun)
+                return await self._upstream.call(ask, hedged=hedged, among=answers)
 
     async def check(self) -> None:
         """Raise ``UpstreamFailed`` unless the model's server lists its models."""
@@ -167,6 +187,11 @@ class LanguageModel:
             "temperature": self._config.temperature,
             **msgspec.to_builtins(options),
         }
+
+
+def _renamed(content: bytes, model: str) -> bytes:
+    request: dict[str, object] = msgspec.json.decode(content)
+    return msgspec.json.encode({**request, "model": model})
 
 
 @asynccontextmanager

@@ -70,6 +70,12 @@ def build_rewrite(
     return [_message("system", REWRITE), _message("user", f"{said}\nuser: {question}")]
 
 
+def one_line(rewritten: str) -> str:
+    """Return the question of a model's reply, which sometimes explains itself in further lines."""
+    first = next((line for line in rewritten.splitlines() if line.strip()), "")
+    return first.strip().strip('"').strip()
+
+
 def _recent(
     turns: Sequence[Turn], budget_tokens: int, count: Callable[[str], int]
 ) -> tuple[list[Turn], int]:

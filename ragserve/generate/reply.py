@@ -56,22 +56,23 @@ _completions = msgspec.json.Decoder(Completion)
 
 
 class Dictation:
-    """A model's words on their way to ``say``, marks resolved; ``text`` is all that was said."""
+    """A model's words on their way to ``say``, marks resolved; ``text`` is all that was said.
 
-    def __init__(self, passages: int, say: Callable[[str], None]) -> None:
+    ``begin`` is called before the first of them, and may raise ``CallFailed``.
+    """
+
+    def __init__(
+        self, passages: int, say: Callable[[str], None], begin: Callable[[], None] = lambda: None
+    ) -> None:
         self.marks = Marks(passages)
         self.model = ""
         self.usage = Usage()
         self.complete = False
         self.events = 0
         self._say = say
+        self._begin = begin
         self._said: list[str] = []
         self._heard_at = 0.0
-
-    @property
-    def begun(self) -> bool:
-        """Return whether anything has been said that cannot be taken back."""
-        return bool(self._said)
 
     @property
     def text(self) -> str:
@@ -116,6 +117,8 @@ class Dictation:
 
     def _tell(self, text: str) -> None:
         if text:
+            if not self._said:
+                self._begin()
             self._said.append(text)
             self._say(text)
 
@@ -142,14 +145,22 @@ def cost_of(completion: Completion) -> Usage:
     return _usage(completion.usage)
 
 
-def tokens_of(reply: bytes) -> int:
-    """Count and return the tokens of a completion that is passed on; 0 if it does not say."""
-    try:
-        cost = cost_of(_completions.decode(reply))
-    except ValueError:
-        return 0
-    count(cost)
-    return cost.total_tokens
+def relayed_usage(data: bytes) -> Usage:
+    """Return, and count, what a completion cost that is passed on as it is; 0 if it is not said.
+
+    ``data`` is a whole reply, or a piece of a stream.
+    """
+    lines = data.split(b"\n") if data.lstrip().startswith(b"data:") else [data]
+    for line in reversed(lines):
+        try:
+            told = _chunks.decode(line.removeprefix(b"data:")).usage
+        except ValueError:
+            continue  # not JSON, [DONE], half of an event
+        if told is not None:
+            usage = _usage(told)
+            count(usage)
+            return usage
+    return Usage()
 
 
 def count(usage: Usage) -> None:

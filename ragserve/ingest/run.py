@@ -22,6 +22,7 @@ from ragserve.host.members import run_directory, this_process
 from ragserve.host.notify import Notifier
 from ragserve.host.presence import Phase, Presence
 from ragserve.host.reload import Reload
+from ragserve.host.trials import TrialFiles
 from ragserve.ingest.figures import show_figures
 from ragserve.ingest.indexing import Indexing
 from ragserve.ingest.loop import JobLoop
@@ -95,7 +96,8 @@ async def ingesting(
         await database.open()
         # Here batches are the point and nobody waits for a single text.
         embedding = msgspec.structs.replace(config.embedding, window_ms=0.0, queue=2**31)
-        embedder = await open_embedder(embedding)
+        trials = TrialFiles(run_directory(config.storage, data_dir, os.environ))
+        embedder = await open_embedder(embedding, trials)
         jobs = JobLoop(database, embedder, config.ingest, config.chunking)
         indexing = Indexing(database, data_dir)
 
@@ -125,6 +127,7 @@ async def ingesting(
         finally:
             await listener.stop()
             await embedder.close()
+            trials.close()
             await database.close()
 
 

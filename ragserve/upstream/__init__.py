@@ -1,12 +1,23 @@
 """HTTP to OpenAI-compatible servers: a client of our own, for what is relayed word by word.
 
-``server`` makes one call; ``upstream`` makes it until it works. Below them ``pool`` keeps
-connections, ``connection`` speaks HTTP/1.1, ``exchange`` takes one reply, ``sse`` reads its events.
+``server`` makes one call; ``upstream`` makes it until it works, and by ``hedge`` two at once. Below
+them ``pool`` keeps connections, ``connection`` speaks HTTP/1.1, ``exchange`` takes one reply,
+``sse`` reads its events.
 """
 
 from ragserve.upstream.exchange import Hear, Patience
-from ragserve.upstream.failure import CallFailed
+from ragserve.upstream.failure import CallFailed, Refusal
+from ragserve.upstream.hedge import Speak
 from ragserve.upstream.server import Server
 from ragserve.upstream.upstream import Member, Upstream
 
-__all__ = ["CallFailed", "Hear", "Member", "Patience", "Server", "Upstream"]
+__all__ = [
+    "CallFailed",
+    "Hear",
+    "Member",
+    "Patience",
+    "Refusal",
+    "Server",
+    "Speak",
+    "Upstream",
+]

@@ -7,7 +7,7 @@ import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from ragserve.errors import Overloaded
+from ragserve.errors import ConfigurationError, Overloaded
 from ragserve.upstream.connection import Connection
 from ragserve.upstream.failure import CallFailed
 from ragserve.upstream.origin import Origin
@@ -21,11 +21,13 @@ WAITING_PER_CONNECTION = 32
 class Pool:
     """``connections`` bounds the exchanges under way; callers beyond it wait, first come first."""
 
-    def __init__(self, origin: Origin, *, connections: int, connect_timeout_s: float) -> None:
+    def __init__(
+        self, origin: Origin, *, connections: int, connect_timeout_s: float, ca_file: str = ""
+    ) -> None:
         self._origin = origin
         self._connections = connections
         self._connect_timeout_s = connect_timeout_s
-        self._ssl = ssl.create_default_context() if origin.tls else None
+        self._ssl = _context(ca_file) if origin.tls else None
         self._slots = asyncio.Semaphore(connections)
         self._busy = 0
         self._waiting = 0
@@ -103,3 +105,11 @@ class Pool:
 
     def __repr__(self) -> str:
         return f"<Pool {self._busy} busy, {len(self._idle)} idle, {self._waiting} waiting>"
+
+
+def _context(ca_file: str) -> ssl.SSLContext:
+    """Return what verifies a server: by the system's authorities, or only by those of a file."""
+    try:
+        return ssl.create_default_context(cafile=ca_file or None)
+    except OSError as error:  # not there, not readable, no PEM (ssl.SSLError)
+        raise ConfigurationError(f"ca_file {ca_file!r}: {error}") from error

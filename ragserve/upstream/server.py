@@ -14,7 +14,7 @@ from ragserve.errors import ConfigurationError
 from ragserve.metrics import UPSTREAM_ERRORS, UPSTREAM_SECONDS
 from ragserve.tracing import header_lines, http_span
 from ragserve.upstream.exchange import Exchange, Hear, Patience
-from ragserve.upstream.failure import CallFailed, ClosedEarly
+from ragserve.upstream.failure import CallFailed, ClosedEarly, Refusal
 from ragserve.upstream.origin import parse_base_url
 from ragserve.upstream.pool import Pool
 
@@ -34,13 +34,19 @@ class Server:
         connect_timeout_s: float,
         timeout_s: float,
         model: str = "",
+        ca_file: str = "",
     ) -> None:
         self.origin = parse_base_url(base_url)
         self.what = what
         self.model = model
         self._timeout_s = timeout_s
         self._api_key = _checked(what, api_key)
-        self._pool = Pool(self.origin, connections=connections, connect_timeout_s=connect_timeout_s)
+        self._pool = Pool(
+            self.origin,
+            connections=connections,
+            connect_timeout_s=connect_timeout_s,
+            ca_file=ca_file,
+        )
         lines = [
             f"Host: {self.origin.authority}",
             "User-Agent: ragserve",
@@ -127,17 +133,21 @@ class Server:
         text = f"{where}: {error.message}"
         if self._api_key:
             text = text.replace(self._api_key, "***")
-        return CallFailed(text, error.kind, retry_after_s=error.retry_after_s)
+        return CallFailed(
+            text, error.kind, retry_after_s=error.retry_after_s, refusal=error.refusal
+        )
 
     def _refusal(self, exchange: Exchange, reply: bytes) -> CallFailed:
-        status = exchange.status
-        shown = reply.decode(errors="replace")
+        status, headers = exchange.status, exchange.headers
         if self._api_key:
-            shown = shown.replace(self._api_key, "***")  # before it is cut
+            reply = reply.replace(self._api_key.encode(), b"***")  # before it is cut
+        retry_after = headers.get("retry-after")
+        kind = headers.get("content-type", "application/octet-stream")
         return CallFailed(
-            f"status {status}: {shown[:ERROR_CHARACTERS]}",
+            f"status {status}: {reply.decode(errors='replace')[:ERROR_CHARACTERS]}",
             "throttled" if status == 429 else "server" if status >= 500 else "refused",
-            retry_after_s=retry_after_s(exchange.headers.get("retry-after"), datetime.now(UTC)),
+            retry_after_s=retry_after_s(retry_after, datetime.now(UTC)),
+            refusal=Refusal(status, reply, kind, retry_after),
         )
 
     def __repr__(self) -> str:

@@ -295,7 +295,37 @@ async def test_https_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
             await heard(stranger)
         assert failed.value.kind == "connect"
         await stranger.close()
+        told = Server("model", url, "", connections=1, ca_file=str(tmp_path / "ca.pem"), **times)
+        assert await heard(told) == [b"a"]
+        await told.close()
         monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
         known = Server("model", url, "", connections=1, **times)
         assert await heard(known) == [b"a"]
         await known.close()
+
+
+@pytest.mark.parametrize("content", [None, b"no certificate"])
+async def test_authorities_that_are_none(tmp_path: Path, content: bytes | None) -> None:
+    """A file that is not there, or holds no certificate, is named when the server starts."""
+    file = tmp_path / "ca.pem"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(ConfigurationError, match=r"ca_file '.*ca\.pem'"):
+        Server(
+            "model",
+            "https://h/v1",
+            "",
+            connections=1,
+            connect_timeout_s=1,
+            timeout_s=1,
+            ca_file=str(file),
+        )
+
+
+async def test_proxies_of_the_environment_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Questions and documents go to the server that is configured, and through nobody else."""
+    async with wire(hang) as proxy, calling(replies(JSON)) as (server, _):
+        for name in ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "ALL_PROXY"):
+            monkeypatch.setenv(name, f"http://127.0.0.1:{proxy.port}")
+        assert await server.get("/models") == b"{}"
+        assert proxy.connections == 0

@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import pytest
 
 from ragserve.flow.budget import RetryBudget
-from ragserve.upstream import CallFailed, Member, Server, Upstream, upstream
+from ragserve.upstream import CallFailed, Member, Server, Speak, Upstream, upstream
 from tests.upstream.wire import Script, Wire, calling, replies
 
 FINE = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
@@ -99,7 +99,7 @@ async def test_retries_have_a_budget(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     asked = 0
 
-    async def busy(_server: Server) -> bytes:
+    async def busy(_server: Server, _speak: Speak) -> bytes:
         nonlocal asked
         asked += 1
         raise CallFailed("busy", "throttled")

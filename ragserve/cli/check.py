@@ -15,7 +15,7 @@ from ragserve.cli.checks.database import check_database
 from ragserve.cli.checks.files import check_files
 from ragserve.cli.checks.finding import Finding, failed
 from ragserve.cli.checks.host import check_host
-from ragserve.cli.checks.models import check_embedder, check_models, check_redis
+from ragserve.cli.checks.models import check_embedder, check_models, check_redis, check_reranker
 from ragserve.config import Config
 from ragserve.errors import RagserveError, Unavailable
 from ragserve.host.members import run_directory
@@ -61,6 +61,7 @@ async def _elsewhere(config: Config, dsn: str | None) -> list[Finding]:
     checks: dict[str, Callable[[], Awaitable[list[Finding]]]] = {
         "embedder": lambda: check_embedder(config, dsn),
         "language model": lambda: check_models(config),
+        "reranker": lambda: check_reranker(config),
         "redis": lambda: check_redis(config),
     }
     if dsn is not None:

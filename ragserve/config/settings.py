@@ -154,6 +154,9 @@ class EmbeddingConfig(Section, frozen=True, forbid_unknown_fields=True):
     ] = 0
     timeout_s: Annotated[float, _doc("openai: one call may take.", gt=0)] = 30.0
     attempts: Annotated[int, _doc("openai: tries before giving up.", ge=1, le=10)] = 3
+    ca_file: Annotated[
+        str, _doc("https: certificates (PEM) that vouch for the server; empty: the system's.")
+    ] = ""
     batch_size: Annotated[int, _doc("Texts embedded at once.", ge=1, le=2048)] = 32
     threads: Annotated[int, _doc("local: threads of a model.", ge=1, le=64)] = 1
     window_ms: Annotated[
@@ -187,6 +190,30 @@ class SearchConfig(Section, frozen=True, forbid_unknown_fields=True):
     ] = "en"
 
 
+class RerankConfig(Section, frozen=True, forbid_unknown_fields=True):
+    """A reranker orders what the search has found. Without a base_url there is none."""
+
+    base_url: Annotated[
+        str, _doc("Address up to /rerank: https://api.cohere.com/v2, http://127.0.0.1:8081.")
+    ] = ""
+    api: Annotated[
+        Literal["cohere", "tei"],
+        _doc("cohere: also Jina, vLLM, llama.cpp; tei: text-embeddings-inference."),
+    ] = "cohere"
+    api_key: Annotated[str, _doc("Key.")] = ""
+    model: Annotated[str, _doc("cohere: model name.")] = ""
+    candidates: Annotated[
+        int, _doc("Passages it is shown; the best of them are used.", ge=2, le=100)
+    ] = 30
+    timeout_s: Annotated[
+        float, _doc("It may take; then the search's own order is used (degraded).", gt=0)
+    ] = 2.0
+    ca_file: Annotated[
+        str, _doc("https: certificates (PEM) that vouch for the server; empty: the system's.")
+    ] = ""
+    connections: Annotated[int, _doc("Calls under way at once, per worker.", ge=1)] = 16
+
+
 class AnswerConfig(Section, frozen=True, forbid_unknown_fields=True):
     """How an answer is made from passages."""
 
@@ -199,6 +226,9 @@ class AnswerConfig(Section, frozen=True, forbid_unknown_fields=True):
         Literal["rule", "model", "off"],
         _doc("How a conversation's last question is completed before the search."),
     ] = "rule"
+    rewrite_timeout_s: Annotated[
+        float, _doc("model: it may take; then the rule is used (degraded).", gt=0)
+    ] = 3.0
 
 
 class CacheConfig(Section, frozen=True, forbid_unknown_fields=True):
@@ -241,6 +271,9 @@ class StreamConfig(Section, frozen=True, forbid_unknown_fields=True):
     keepalive_s: Annotated[
         float, _doc("A silent stream gets a comment; a reader that takes nothing is cut off.", gt=0)
     ] = 15.0
+    replay_ms: Annotated[
+        float, _doc("Pause between the words of a kept answer; 0: all at once.", ge=0, le=1000)
+    ] = 0.0
     buffer_bytes: Annotated[int, _doc("A reader this far behind is cut off.", ge=16 * 1024)] = (
         256 * 1024
     )
@@ -278,6 +311,13 @@ class LlmConfig(Section, frozen=True, forbid_unknown_fields=True):
     token_timeout_s: Annotated[float, _doc("A stream may be silent so long.", gt=0)] = 15.0
     timeout_s: Annotated[float, _doc("One answer may take.", gt=0)] = 60.0
     attempts: Annotated[int, _doc("Tries before giving up.", ge=1, le=10)] = 3
+    hedge: Annotated[
+        bool,
+        _doc("A first token later than 95 of 100 has another server asked, too; the first counts."),
+    ] = False
+    ca_file: Annotated[
+        str, _doc("https: certificates (PEM) that vouch for the servers; empty: the system's.")
+    ] = ""
     connections: Annotated[int, _doc("Answers under way at once, per worker and server.", ge=1)] = (
         64
     )
@@ -340,6 +380,7 @@ class Config(Section, frozen=True, forbid_unknown_fields=True):
     embedding: EmbeddingConfig = EmbeddingConfig()
     chunking: ChunkingConfig = ChunkingConfig()
     search: SearchConfig = SearchConfig()
+    rerank: RerankConfig = RerankConfig()
     answer: AnswerConfig = AnswerConfig()
     cache: CacheConfig = CacheConfig()
     redis: RedisConfig = RedisConfig()

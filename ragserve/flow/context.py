@@ -15,22 +15,46 @@ from ragserve.tracing import span
 class Context:
     """One request's principal, deadline and timings (stage to seconds).
 
+    ``remarks`` say what became of a stage that did not go as usual. ``due`` is until when whoever
+    asked first wants the answer: later than that it is of use to others only, who may not exist.
+
     ``may_spend`` raises if whoever asks has no tokens of the language model left.
 
     ``cache`` is the value of ``Cache-Status``, once it is known; ``age_s`` that of ``Age`` for an
     answer that was kept.
     """
 
-    __slots__ = ("age_s", "cache", "deadline", "may_spend", "principal", "tenant", "timings")
+    __slots__ = (
+        "age_s",
+        "cache",
+        "deadline",
+        "due",
+        "may_spend",
+        "principal",
+        "remarks",
+        "tenant",
+        "timings",
+    )
 
     def __init__(self, principal: Principal, deadline: Deadline) -> None:
         self.principal = principal
         self.tenant = principal.tenant
         self.deadline = deadline
+        self.due = deadline
         self.timings: dict[str, float] = {}
+        self.remarks: dict[str, str] = {}
         self.may_spend: Callable[[], None] = _nothing
         self.cache = ""
         self.age_s: int | None = None
+
+    def ahead_of(self, asker: Context) -> None:
+        """Work for ``asker``: by its time, and with timings and remarks that it can see."""
+        self.due = asker.deadline
+        self.timings, self.remarks = asker.timings, asker.remarks
+
+    def due_s(self, now: float) -> float:
+        """Return how many seconds remain for those who wait."""
+        return min(self.due.remaining_s(now), self.deadline.remaining_s(now))
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -52,13 +76,21 @@ class Context:
             headers["Cache-Status"] = self.cache
         if self.age_s is not None:
             headers["Age"] = str(self.age_s)
-        if self.timings:
+        if self.timings or self.remarks:
             headers["Server-Timing"] = self.server_timing()
         return headers
 
     def server_timing(self) -> str:
-        """Return the ``Server-Timing`` header, in milliseconds."""
-        return ", ".join(f"{name};dur={s * 1000:.2f}" for name, s in self.timings.items())
+        """Return the ``Server-Timing`` header, in milliseconds and with remarks as ``desc``."""
+        entries = []
+        for name in {**self.timings, **self.remarks}:
+            entry = name
+            if name in self.remarks:
+                entry += f';desc="{self.remarks[name]}"'
+            if name in self.timings:
+                entry += f";dur={self.timings[name] * 1000:.2f}"
+            entries.append(entry)
+        return ", ".join(entries)
 
 
 def _nothing() -> None:

@@ -17,6 +17,10 @@ class Deadline(msgspec.Struct, frozen=True):
         """Return what is left, never negative."""
         return max(0.0, self.at - now)
 
+    def within(self, seconds: float, now: float) -> Deadline:
+        """Return a deadline ``seconds`` from now, or this one if it is earlier."""
+        return self if self.at <= now + seconds else Deadline(now + seconds, seconds)
+
     def check(self, now: float, stage: str) -> None:
         """Raise ``DeadlineExceeded`` if nothing is left to begin ``stage`` with."""
         if now >= self.at:

@@ -26,12 +26,16 @@ STEP = 1.05
 
 
 class Permit:
-    """The right to be in a stage. ``observed_s`` replaces the time spent there, if it is set."""
+    """The right to be in a stage. ``observed_s`` replaces the time spent there, if it is set.
 
-    __slots__ = ("observed_s",)
+    Unless it ``tells``, that time says nothing of how busy the stage is.
+    """
+
+    __slots__ = ("observed_s", "tells")
 
     def __init__(self) -> None:
         self.observed_s: float | None = None
+        self.tells = True
 
 
 class _Waiter:
@@ -86,9 +90,10 @@ class Gate:
             yield permit
             now = time.monotonic()
             taken_s = now - start
-            self._learn(taken_s)
-            observed_s = taken_s if permit.observed_s is None else permit.observed_s
-            self.limit.observe(observed_s, self.used, now)
+            self._learn(taken_s, typical=permit.tells)
+            if permit.tells:
+                observed_s = taken_s if permit.observed_s is None else permit.observed_s
+                self.limit.observe(observed_s, self.used, now)
         finally:
             self.used -= 1
             self._admit()
@@ -139,12 +144,12 @@ class Gate:
         if not self._queue:
             self._busy_since = float("inf")
 
-    def _learn(self, seconds: float) -> None:
+    def _learn(self, seconds: float, *, typical: bool) -> None:
         self._calls += 1
-        if self._calls == 1:
-            self.typical_s = seconds
         self._mean_s += max(0.02, 1 / self._calls) * (seconds - self._mean_s)
-        self.typical_s *= STEP if seconds > self.typical_s else 1 / STEP
+        if typical:
+            self.typical_s = self.typical_s or seconds
+            self.typical_s *= STEP if seconds > self.typical_s else 1 / STEP
 
     def _too_late(self, deadline: Deadline) -> DeadlineExceeded:
         return DeadlineExceeded(

@@ -37,6 +37,7 @@ async def health(request: web.Request) -> web.Response:
         _probe(_redis(services)),
     )
     dependencies = dict(zip(names, results, strict=True))
+    dependencies["reranker"] = await _probe(_reranker(services))
     failing = [name for name, found in dependencies.items() if found.status == "failing"]
     status: Literal["ok", "degraded", "failing"] = "degraded" if failing else "ok"
     if "database" in failing and len(services.indexes) == 0:
@@ -96,6 +97,13 @@ async def _model(services: Services) -> str | None:
     if services.model is None:
         return "llm.base_url is not set: answers are extracted sentences"
     await services.model.check()
+    return None
+
+
+async def _reranker(services: Services) -> str | None:
+    if services.reranker is None:
+        return "rerank.base_url is not set: passages stay as the search orders them"
+    services.reranker.check_breaker()
     return None
 
 

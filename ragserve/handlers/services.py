@@ -21,7 +21,7 @@ from ragserve.generate import LanguageModel
 from ragserve.handlers.vitals import Vitals
 from ragserve.host.presence import Phase, Presence
 from ragserve.pipeline import Pipeline
-from ragserve.retrieve import Indexes
+from ragserve.retrieve import Indexes, Reranker
 from ragserve.store.catalog import Catalog
 from ragserve.store.keyring import Keyring
 from ragserve.store.pool import Database
@@ -38,6 +38,7 @@ class Services(msgspec.Struct):
     indexes: Indexes
     embedder: Embedder
     model: LanguageModel | None
+    reranker: Reranker | None
     redis: Redis | None
     answers: Answers
     pipeline: Pipeline

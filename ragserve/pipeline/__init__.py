@@ -3,5 +3,6 @@
 from ragserve.pipeline.events import Delta, Event, Sources
 from ragserve.pipeline.making import Answered
 from ragserve.pipeline.pipeline import Pipeline
+from ragserve.pipeline.relaying import Relaying
 
-__all__ = ["Answered", "Delta", "Event", "Pipeline", "Sources"]
+__all__ = ["Answered", "Delta", "Event", "Pipeline", "Relaying", "Sources"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import secrets
 import time
 from collections.abc import Sequence
@@ -12,13 +11,14 @@ import msgspec
 
 from ragserve.config import AnswerConfig, SearchConfig
 from ragserve.embed import Embedder
-from ragserve.errors import Unavailable, UpstreamFailed
+from ragserve.errors import DeadlineExceeded, Overloaded, Unavailable, UpstreamFailed
 from ragserve.flow.context import Context
 from ragserve.flow.flight import Flight
 from ragserve.generate import (
     NO_ANSWER,
     Answer,
     LanguageModel,
+    Turn,
     cite,
     extract_answer,
     standalone,
@@ -29,9 +29,10 @@ from ragserve.pipeline.events import Delta, Event, Sources, delta
 from ragserve.pipeline.gates import Gates
 from ragserve.pipeline.making import Made
 from ragserve.pipeline.question import Asked
+from ragserve.pipeline.reranking import Reranking
 from ragserve.pipeline.vectors import Array, Vectors
-from ragserve.retrieve import Found, Indexes, Question, relevant, retrieve
-from ragserve.schema import QueryResponse, SearchResponse, SearchResult
+from ragserve.retrieve import Found, Indexes, Question, Reranker, relevant, retrieve
+from ragserve.schema import QueryResponse, SearchResponse, SearchResult, Usage
 from ragserve.store.collections import check_embedder
 from ragserve.store.replica import Searches
 
@@ -49,6 +50,7 @@ class Answering:
         vectors: Vectors,
         model: LanguageModel | None,
         gates: Gates,
+        reranker: Reranker | None,
     ) -> None:
         self._search = search
         self._answer = answer
@@ -58,6 +60,7 @@ class Answering:
         self._vectors = vectors
         self._model = model
         self._gates = gates
+        self._reranking = Reranking(reranker, gates.compute if model is None else gates.llm)
 
     async def search(
         self, asked: Asked, context: Context, _flight: Flight[Event, Any]
@@ -67,21 +70,25 @@ class Answering:
             _, found = await self._find(
                 asked, asked.text, context, with_vector=asked.mode != "lexical"
             )
-        response = SearchResponse(
-            list(found.results), asked.mode, list(found.degraded) or msgspec.UNSET
-        )
-        return Made(response, not found.degraded, not found.results, found.version)
+        degraded = list(found.degraded)
+        best = await self._reranking.best(asked.text, found.results, asked.top_k, context, degraded)
+        response = SearchResponse(best, asked.mode, degraded or msgspec.UNSET)
+        return Made(response, not degraded, not best, found.version)
 
     async def _find(
         self, asked: Asked, text: str, context: Context, *, with_vector: bool
     ) -> tuple[Array | None, Found]:
-        """Search for ``text``; return its vector, if there is one, and the best passages."""
+        """Search for ``text``; return its vector, if there is one, and passages, best first.
+
+        There are more of them than were asked for if they are to be reranked.
+        """
         vector = None
         if with_vector:
             check_embedder(asked.collection, self._embedder.name, self._embedder.dimensions)
             with context.stage("embed"):
                 vector = await self._vectors.of_question(text)
-        question = Question(text, vector, asked.top_k, asked.mode, asked.filter)
+        wanted = self._reranking.candidates(asked.top_k)
+        question = Question(text, vector, wanted, asked.mode, asked.filter)
         with context.stage("retrieve"):
             async with self._gates.database.permit(context.tenant, context.deadline):
                 found = await retrieve(
@@ -93,18 +100,22 @@ class Answering:
         self, asked: Asked, context: Context, flight: Flight[Event, Any]
     ) -> Made[QueryResponse]:
         """Return an answer; the flight publishes its sources and words as they come."""
-        text = await self._standalone(asked, context)
+        degraded: list[str] = []
+        text, spent = await self._standalone(asked, context, degraded)
         compute = self._gates.compute
         answer: Answer | None = None
         async with compute.permit(context.tenant, context.deadline):
             vector, found = await self._find(asked, text, context, with_vector=True)
-            degraded = list(found.degraded)
+            degraded += found.degraded
             terms = analyzer_of(asked.collection.language).terms
             passages = relevant(found, text, self._answer.min_similarity, terms)
-            if self._model is None or not passages:
+            reranks = len(passages) > 1 and self._reranking.reranks
+            if (self._model is None and not reranks) or not passages:
                 with context.stage("generate"):
                     answer = await self._extract(asked, text, vector, passages, flight)
         if answer is None:
+            passages = await self._reranking.best(text, passages, asked.top_k, context, degraded)
+        if answer is None and self._model is not None:
             with context.stage("generate"):
                 answer = await self._generate(asked, passages, degraded, context, flight)
         if answer is None:
@@ -119,22 +130,40 @@ class Answering:
             answer=answer.text,
             citations=answer.citations,
             model=answer.model,
-            usage=answer.usage,
+            usage=added(answer.usage, spent),
             cache="miss",
             degraded=degraded or msgspec.UNSET,
         )
         whole = answer.complete and not degraded
         return Made(response, whole, answer.text == NO_ANSWER, found.version)
 
-    async def _standalone(self, asked: Asked, context: Context) -> str:
-        """Return what to search for: the question, completed by the conversation before it."""
+    async def _standalone(
+        self, asked: Asked, context: Context, degraded: list[str]
+    ) -> tuple[str, Usage]:
+        """Return what to search for, the question completed by its conversation, and the cost."""
         turns = asked.conversation.turns
         if not turns or self._answer.rewrite == "off":
-            return asked.text
+            return asked.text, Usage()
         if self._answer.rewrite == "model" and self._model is not None:
-            with context.stage("rewrite"), contextlib.suppress(UpstreamFailed):
-                return await self._model.rewrite(asked.text, turns, context.deadline)
-        return standalone(asked.text, turns)
+            try:
+                with context.stage("rewrite"):
+                    return await self._rewrite(self._model, asked.text, turns, context)
+            except (UpstreamFailed, DeadlineExceeded, Overloaded):
+                context.remarks["rewrite"] = "failed"
+                degraded.append("rewrite")
+        return standalone(asked.text, turns), Usage()
+
+    async def _rewrite(
+        self, model: LanguageModel, question: str, turns: Sequence[Turn], context: Context
+    ) -> tuple[str, Usage]:
+        """Return the question as the model reads it, in time for an answer."""
+        now = time.monotonic()
+        llm = self._gates.llm
+        left_s = context.due_s(now) - llm.typical_s
+        deadline = context.deadline.within(min(self._answer.rewrite_timeout_s, left_s), now)
+        async with llm.permit(context.tenant, deadline) as permit:
+            permit.tells = False  # a few words say little of how busy the model is
+            return await model.rewrite(question, turns, deadline)
 
     async def _generate(
         self,
@@ -201,6 +230,15 @@ class Answering:
 
 def _sources(passages: Sequence[SearchResult]) -> Sources:
     return Sources([cite(number, passage) for number, passage in enumerate(passages, 1)])
+
+
+def added(one: Usage, other: Usage) -> Usage:
+    """Return what two calls cost together."""
+    return Usage(
+        one.prompt_tokens + other.prompt_tokens,
+        one.completion_tokens + other.completion_tokens,
+        one.total_tokens + other.total_tokens,
+    )
 
 
 def _kind(answer: Answer) -> str:

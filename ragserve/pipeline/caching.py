@@ -53,7 +53,7 @@ class Caching(Generic[R]):
         def anew(
             asked: Asked, key: bytes, flight: Flying[R], newer_than: float
         ) -> Coroutine[Any, Any, Answered[R]]:
-            return self._making.fly(asked, key, flight, {}, ANY, newer_than)
+            return self._making.fly(asked, key, flight, None, ANY, newer_than)
 
         self._refreshing = Refreshing(self._flights, anew, entrance, timeout_s)
 
@@ -122,10 +122,9 @@ class Caching(Generic[R]):
             context.may_spend()
             self._entrance.check(context.tenant, time.monotonic(), context.deadline)
         FLIGHTS.labels("joined" if joined else "started").inc()
-        timings = {} if joined else context.timings
 
         def start(flight: Flying[R]) -> Coroutine[Any, Any, Answered[R]]:
-            return self._making.fly(asked, key, flight, timings, wishes)
+            return self._making.fly(asked, key, flight, context, wishes)
 
         context.cache = forwarded(wishes)  # before the first event: a stream's head goes out then
         with self._flights.join(flight_key, start, hear) as flight:

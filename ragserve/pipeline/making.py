@@ -74,18 +74,20 @@ class Making(Generic[R]):
         asked: Asked,
         key: bytes,
         flight: Flying[R],
-        timings: dict[str, float],
+        asker: Context | None,
         wishes: Wishes,
         newer_than: float = 0.0,
     ) -> Answered[R]:
         """Return the answer, computed unless somebody else has done so.
 
-        ``timings`` gets those of the stages. Nothing computed before the Unix time ``newer_than``
-        will do.
+        ``asker`` is who starts the flight, unless nobody waits for it. Nothing computed before the
+        Unix time ``newer_than`` will do.
         """
         # Of its own: whoever started the flight may leave it, or have less time than others.
         deadline = deadline_after(self._timeout_s, time.monotonic())
         context = Context(reader(asked.collection.tenant), deadline)
+        if asker is not None:
+            context.ahead_of(asker)
         lease = None
         if self._elsewhere is not None and wishes.read:
             found = await self._elsewhere.find_or_lease(
@@ -95,13 +97,10 @@ class Making(Generic[R]):
                 entry = self.adopt(asked, key, found, time.monotonic())
                 return Answered(None, entry, "redis")
             lease = found
-        try:
-            if lease is None:
-                return await self._make(asked, key, context, flight, wishes, None, newer_than)
-            async with lease.held():
-                return await self._make(asked, key, context, flight, wishes, lease, newer_than)
-        finally:
-            timings.update(context.timings)
+        if lease is None:
+            return await self._make(asked, key, context, flight, wishes, None, newer_than)
+        async with lease.held():
+            return await self._make(asked, key, context, flight, wishes, lease, newer_than)
 
     async def _make(
         self,

@@ -15,13 +15,15 @@ from ragserve.flow.flight import Publish
 from ragserve.generate import NO_CONVERSATION, Conversation, LanguageModel
 from ragserve.pipeline.answering import Answering
 from ragserve.pipeline.caching import Caching
-from ragserve.pipeline.events import Event, Sources, delta
+from ragserve.pipeline.events import Event
 from ragserve.pipeline.gates import Gates
 from ragserve.pipeline.making import Answered
 from ragserve.pipeline.paraphrases import Paraphrases
 from ragserve.pipeline.question import Asked, check_question, recipe
+from ragserve.pipeline.relaying import Relaying
+from ragserve.pipeline.replay import replay
 from ragserve.pipeline.vectors import Vectors
-from ragserve.retrieve import Indexes
+from ragserve.retrieve import Indexes, Reranker
 from ragserve.schema import QueryResponse, SearchRequest, SearchResponse
 from ragserve.store.catalog import Catalog
 from ragserve.store.replica import Searches
@@ -41,16 +43,27 @@ class Pipeline:
         answers: Answers,
         gates: Gates,
         shared: SharedCache | None = None,
+        reranker: Reranker | None = None,
     ) -> None:
         self._config = config
         self.entrance = gates.admission(writes=model is not None)
         """Of questions; that of searches is ``search_entrance``."""
         self.search_entrance = gates.admission(writes=False)
+        self.relaying = None if model is None else Relaying(model, gates.llm)
+        """What clients ask the language model itself; None without one."""
         self._recipe = recipe(config, embedder.name)
         self._catalog = catalog
         vectors = Vectors(embedder, config.embedding.cache_bytes, shared)
         answering = Answering(
-            config.search, config.answer, searches, indexes, embedder, vectors, model, gates
+            config.search,
+            config.answer,
+            searches,
+            indexes,
+            embedder,
+            vectors,
+            model,
+            gates,
+            reranker,
         )
         timeout_s = config.server.request_timeout_s
         elsewhere = None if shared is None else Elsewhere(shared)
@@ -97,15 +110,14 @@ class Pipeline:
         conversation: Conversation = NO_CONVERSATION,
         wishes: Wishes = ANY,
     ) -> QueryResponse:
-        """Answer a question; ``hear`` is told a kept answer, too, as one of few words."""
+        """Answer a question; ``hear`` is told a kept answer, too."""
         answered = await self.answer(request, context, wishes, hear, conversation)
         if answered.value is not None:
             return answered.value
         assert answered.entry is not None  # noqa: S101 - one of them is there
         kept = msgspec.json.decode(answered.entry.prepared.body, type=QueryResponse)
         if hear is not None:
-            hear(Sources(kept.citations))
-            hear(delta(kept.answer))
+            await replay(kept, hear, self._config.stream.replay_ms / 1000, context.deadline)
         return kept
 
     async def close(self) -> None:

@@ -77,4 +77,5 @@ def recipe(config: Config, embedder: str) -> bytes:
     """Return what stands for everything configured that decides what an answer says."""
     servers = [msgspec.structs.replace(server, api_key="") for server in config.llm.upstreams]
     llm = msgspec.structs.replace(config.llm, api_key="", upstreams=tuple(servers))
-    return recipe_of(embedder, config.search, config.answer, llm, PROMPT_VERSION)
+    rerank = msgspec.structs.replace(config.rerank, api_key="")
+    return recipe_of(embedder, config.search, rerank, config.answer, llm, PROMPT_VERSION)

@@ -1,8 +1,18 @@
-"""Finding passages: vectors, BM25, or both fused, under filters."""
+"""Finding passages: vectors, BM25, or both fused, under filters, reranked."""
 
 from ragserve.retrieve.filter import Filter, parse_filter
 from ragserve.retrieve.indexes import Indexes
 from ragserve.retrieve.relevance import relevant
+from ragserve.retrieve.rerank import Reranker
 from ragserve.retrieve.search import Found, Question, retrieve
 
-__all__ = ["Filter", "Found", "Indexes", "Question", "parse_filter", "relevant", "retrieve"]
+__all__ = [
+    "Filter",
+    "Found",
+    "Indexes",
+    "Question",
+    "Reranker",
+    "parse_filter",
+    "relevant",
+    "retrieve",
+]

@@ -37,10 +37,11 @@ from ragserve.handlers.vitals import Vitals
 from ragserve.host.disk import show_space
 from ragserve.host.members import WORKER, run_directory, this_process
 from ragserve.host.presence import Phase, Presence
+from ragserve.host.trials import TrialFiles
 from ragserve.metrics import HTTP_IN_FLIGHT
 from ragserve.pipeline import Pipeline
 from ragserve.pipeline.gates import open_gates
-from ragserve.retrieve import Indexes
+from ragserve.retrieve import Indexes, Reranker
 from ragserve.schema import ReadyResponse
 from ragserve.store.catalog import TRUST_S, Catalog
 from ragserve.store.collections import CHANGED
@@ -161,11 +162,16 @@ async def open_services(
             await replica.open(at_once=False)
             stack.push_async_callback(replica.close)
         searches = Searches(database, replica)
-        embedder = await open_embedder(config.embedding)
+        trials = TrialFiles(run_directory(config.storage, data_dir, os.environ))
+        stack.callback(trials.close)
+        embedder = await open_embedder(config.embedding, trials)
         stack.push_async_callback(embedder.close)
-        model = LanguageModel(config.llm) if config.llm.servers else None
+        model = LanguageModel(config.llm, trials) if config.llm.servers else None
         if model is not None:
             stack.push_async_callback(model.close)
+        reranker = Reranker(config.rerank, trials) if config.rerank.base_url else None
+        if reranker is not None:
+            stack.push_async_callback(reranker.close)
         catalog = Catalog(database)
         keyring = Keyring(database, config.auth)
         changed = Signal()
@@ -205,7 +211,7 @@ async def open_services(
             shared = SharedCache(redis, config.redis.prefix)
             stack.push_async_callback(shared.close)
         pipeline = Pipeline(
-            config, searches, catalog, indexes, embedder, model, answers, gates, shared
+            config, searches, catalog, indexes, embedder, model, answers, gates, shared, reranker
         )
         stack.push_async_callback(pipeline.close)
         yield Services(
@@ -216,6 +222,7 @@ async def open_services(
             indexes=indexes,
             embedder=embedder,
             model=model,
+            reranker=reranker,
             redis=redis,
             answers=answers,
             pipeline=pipeline,

@@ -1,4 +1,4 @@
-"""What the server asks elsewhere: embedder, language models, Redis."""
+"""What the server asks elsewhere: embedder, language models, reranker, Redis."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from ragserve.config import Config, UpstreamConfig
 from ragserve.embed import open_embedder
 from ragserve.errors import RagserveError, Unavailable
 from ragserve.generate import LanguageModel
+from ragserve.retrieve import Reranker
 from ragserve.store.pool import DRIVER_ERRORS
 from ragserve.store.redis import Redis
 
@@ -77,6 +78,22 @@ async def _check_model(config: Config, server: UpstreamConfig, servers: int) -> 
     finally:
         await model.close()
     return passed("language model", f"{alone.model} at {alone.base_url}")
+
+
+async def check_reranker(config: Config) -> list[Finding]:
+    """Have it order two sentences."""
+    name = "reranker"
+    if not config.rerank.base_url:
+        return [passed(name, "none configured: passages stay as the search orders them")]
+    reranker = Reranker(config.rerank)
+    try:
+        await reranker.check()
+    except RagserveError as error:
+        remedy = "is it running? rerank.base_url, api and api_key"
+        return [doubtful(name, f"{error.message}; the server does without", remedy)]
+    finally:
+        await reranker.close()
+    return [passed(name, f"{config.rerank.model or config.rerank.api}, {config.rerank.base_url}")]
 
 
 async def check_redis(config: Config) -> list[Finding]:

@@ -41,6 +41,13 @@ class StreamOptions(msgspec.Struct):
     include_usage: bool = False
 
 
+class Addressed(msgspec.Struct):
+    """Who is to continue a conversation; the rest of the request is theirs to read."""
+
+    model: str
+    stream: bool | None = None
+
+
 class ChatRequest(msgspec.Struct):
     """A conversation to be continued."""
 

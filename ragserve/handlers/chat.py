@@ -1,7 +1,7 @@
 """Chat completions: any OpenAI client asks the documents by its ordinary means.
 
-``model`` says who answers: ``rag`` from the default collection, ``rag:NAME`` from another, and the
-configured language model's own name, without any documents (clients have titles written so).
+``model`` says who answers: ``rag`` from the default collection, ``rag:NAME`` from another, and a
+name of the language model's own lets that answer without any documents.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from collections.abc import Sequence
 import msgspec
 from aiohttp import web
 
-from ragserve.errors import InvalidRequest, UnknownModel
-from ragserve.flow.context import Context
-from ragserve.generate import Conversation, LanguageModel, Options, Turn, tokens_of
+from ragserve.errors import InvalidRequest
+from ragserve.generate import Conversation, Options, Turn
 from ragserve.handlers.ask import note_tokens, wishes_of
 from ragserve.handlers.body import decode_json, json_response, read_json_body
-from ragserve.handlers.completion import DONE, Chunks, completion
-from ragserve.handlers.services import MAY_SPEND, PRINCIPAL, SERVICES, TOKENS
+from ragserve.handlers.completion import Chunks, completion
+from ragserve.handlers.passing import is_side_task, pass_on, renamed
+from ragserve.handlers.services import MAY_SPEND, PRINCIPAL, SERVICES
 from ragserve.handlers.sse import EventStream
 from ragserve.handlers.streams import stream
 from ragserve.handlers.timeout import wanted_timeout_s
-from ragserve.openai import ChatMessage, ChatRequest
+from ragserve.openai import Addressed, ChatMessage, ChatRequest
 from ragserve.pipeline import Event
 from ragserve.schema import DEFAULT_COLLECTION, QueryResponse, SearchRequest
 
@@ -34,14 +34,20 @@ async def chat(request: web.Request) -> web.StreamResponse:
     services = request.app[SERVICES]
     start = time.monotonic()
     body = await read_json_body(request)
-    asked = decode_json(body, ChatRequest)
+    addressed = decode_json(body, Addressed)
+    collection = collection_of(addressed.model)
     principal, wanted_s = request[PRINCIPAL], wanted_timeout_s(request)
+    if collection is None:
+        context = services.context(principal, start, wanted_s)
+        context.may_spend = request[MAY_SPEND]
+        return await pass_on(request, addressed, body, context)
+    asked = decode_json(body, ChatRequest)
     context = services.context(principal, start, asked.timeout, wanted_s)
     context.may_spend = request[MAY_SPEND]
-    collection = collection_of(asked.model)
-    if collection is None:
-        return await _pass_on(request, services.model, asked, body, context)
     question, conversation = conversation_of(asked)
+    if services.model is not None and is_side_task(question):
+        addressed = msgspec.structs.replace(addressed, model=services.model.name)
+        return await pass_on(request, addressed, renamed(body, addressed.model), context)
     wanted = SearchRequest(
         question, collection, top_k=asked.top_k, mode=asked.mode, filter=asked.filter
     )
@@ -101,50 +107,6 @@ def turns_of(messages: Sequence[ChatMessage]) -> tuple[Turn, ...]:
         elif message.role in ("user", "assistant") and message.text:
             turns.append(Turn("user" if message.role == "user" else "assistant", message.text))
     return tuple(turns)
-
-
-async def _pass_on(
-    request: web.Request,
-    model: LanguageModel | None,
-    asked: ChatRequest,
-    body: bytes,
-    context: Context,
-) -> web.StreamResponse:
-    """Let the language model answer by itself."""
-    if model is None or asked.model != model.name:
-        raise UnknownModel(f"model {asked.model!r} does not exist; GET /v1/models lists them")
-    context.may_spend()
-    if not asked.stream:
-        reply = await model.relay(body, context.deadline)
-        request[TOKENS] = tokens_of(reply)
-        return web.Response(body=reply, content_type="application/json")
-    config = request.app[SERVICES].config.stream
-    pieces: EventStream[bytes] = EventStream(request, config, bytes)
-    # An event is about a token, and four bytes of a prompt are: what a stream costs is rarely said.
-    used = len(body) // 4
-    forward = pieces.hear
-
-    def hear(piece: bytes) -> None:
-        nonlocal used
-        used += piece.count(b"data:")
-        forward(piece)
-
-    answering = model.relay(body, context.deadline, hear)
-    try:
-        return await stream(request, pieces, answering, _as_stream, failure=Chunks.failure)
-    finally:
-        request[TOKENS] = used
-
-
-def _as_stream(reply: bytes) -> bytes:
-    """Return a whole completion as a stream of one chunk; nothing, if it was streamed."""
-    if not reply:
-        return b""
-    whole = msgspec.json.decode(reply)
-    for choice in whole.get("choices", []):
-        choice["delta"] = choice.pop("message", {})
-    chunk = {**whole, "object": "chat.completion.chunk"}
-    return b"data: " + msgspec.json.encode(chunk) + b"\n\n" + DONE
 
 
 def _chunks(asked: ChatRequest) -> Chunks:

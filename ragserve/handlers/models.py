@@ -34,6 +34,6 @@ async def _models(services: Services, principal: Principal) -> list[Model]:
     collections = await visible_collections(services, principal)
     names = [RAG, *(f"{RAG}:{collection.name}" for collection in collections)]
     if services.model is not None:
-        names.append(services.model.name)
+        names.extend(services.model.names)
     names.append(services.embedder.name)
     return [Model(name, started) for name in names]

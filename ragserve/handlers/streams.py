@@ -11,7 +11,7 @@ from aiohttp import web
 from ragserve.errors import Unavailable
 from ragserve.handlers.failure import describe
 from ragserve.handlers.services import REQUEST_ID, SERVICES
-from ragserve.handlers.sse import EventStream
+from ragserve.handlers.sse import KEEP_ALIVE, EventStream
 from ragserve.metrics import STREAMS
 from ragserve.schema import ErrorResponse
 from ragserve.tracing import note_failure
@@ -33,18 +33,24 @@ async def stream(
 
     A failure before the first event is raised, to become an ordinary error response; a later one
     becomes the stream's last frame, made by ``failure``. ``headers`` are asked for when the first
-    event is there. A client that leaves cancels ``answering``.
+    event is there. If that takes longer than a stream may be silent, the stream begins without it.
+    A client that leaves cancels ``answering``.
     """
-    streams = request.app[SERVICES].streams
+    services = request.app[SERVICES]
     task = asyncio.ensure_future(answering)
     result = "left"
     try:
         waited: set[asyncio.Future[Any]] = {task, events.started}
-        await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
-        if not events.started.done():
+        keepalive_s = services.config.stream.keepalive_s
+        done, _ = await asyncio.wait(
+            waited, timeout=keepalive_s, return_when=asyncio.FIRST_COMPLETED
+        )
+        if done == {task}:
             await task
         response = await events.begin(headers())
-        with streams.under_way(task):
+        if not done:
+            events.send(KEEP_ALIVE)
+        with services.streams.under_way(task):
             result = await _finish(request, events, task, last, failure)
         await events.end()
         return response

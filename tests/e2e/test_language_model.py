@@ -13,6 +13,7 @@ from aiohttp.test_utils import unused_port
 
 from tests.conftest import DOCUMENTS
 from tests.e2e.conftest import ragserve, running
+from tests.handlers.test_stream import frames
 
 pytestmark = pytest.mark.llm
 
@@ -74,5 +75,16 @@ async def test_a_language_model_answers_from_the_documents(data_dir: Path, model
         assert answer["model"] != "extractive"
         assert answer["usage"]["completion_tokens"] > 0
         assert "leave.md" in {c["document_id"].rpartition("/")[2] for c in answer["citations"]}
+        # Streamed: sources before the first word, many words, an end that names what is cited.
+        streamed = {"query": "Who signs for hotel costs?", "top_k": 2, "stream": True}
+        async with server.session.post(server.url + "/v1/query", json=streamed) as response:
+            events = [event async for event in frames(response)]
+        (first, sources), *words, (last, end) = events
+        assert (first, last) == ("sources", "end"), events
+        assert {name for name, _ in words} == {"delta"}
+        assert len(words) > 1
+        assert set(end["cited"]) <= {citation["index"] for citation in sources["citations"]}
+        assert end["cited"]
+        assert (end["usage"]["completion_tokens"] > 0, "degraded" in end) == (True, False)
         _, health = await server.call("GET", "/health")
         assert health["dependencies"]["llm"]["status"] == "ok"

@@ -110,6 +110,28 @@ async def test_the_sdk_waits_as_long_as_it_is_told(api: Api) -> None:
     assert refusals == 0
 
 
+async def test_the_sdk_comes_back_when_its_limit_allows(tmp_path: Path, dsn: str) -> None:
+    """A real 429 says when to try again; OpenAI's SDK and LangChain do, and are answered."""
+    config = configured(rate__query_per_minute=60)
+    async with asyncio.timeout(60), serving(config, tmp_path, dsn) as api, httpx.AsyncClient() as h:
+        await api.ingest(OFFICE)
+        body = {"query": "When is lunch served?"}
+        while (await api.post("/v1/query", body))[0] != 429:
+            pass
+        async with openai.AsyncOpenAI(
+            base_url=base_url(api), api_key="none", max_retries=0
+        ) as client:
+            with pytest.raises(openai.RateLimitError) as refused:
+                await client.chat.completions.create(model="rag", messages=LUNCH)
+            assert int(refused.value.response.headers["Retry-After"]) == 1
+            patient = client.with_options(max_retries=3)
+            made = await patient.chat.completions.create(model="rag", messages=LUNCH)
+        assert "half past twelve" in (made.choices[0].message.content or "")
+        where: Any = {"base_url": base_url(api), "api_key": "none", "http_async_client": h}
+        answer = await ChatOpenAI(model="rag", max_retries=3, **where).ainvoke(str(body["query"]))
+        assert "half past twelve" in str(answer.content)
+
+
 async def test_models_are_listed(sdk: openai.AsyncOpenAI, api: Api) -> None:
     """Collections and the embedder are models; each can be asked for."""
     names = [model.id async for model in sdk.models.list()]
@@ -171,6 +193,10 @@ async def test_langchain_chats_and_embeds(api: Api) -> None:
         chat = ChatOpenAI(model="rag", **where)
         answer = await chat.ainvoke("When is lunch served?")
         pieces = [piece.content async for piece in chat.astream("When is lunch served?")]
+        usages = [
+            piece.usage_metadata
+            async for piece in chat.astream("When is lunch served?", stream_usage=True)
+        ]
         embeddings = OpenAIEmbeddings(
             model=api.services.embedder.name,
             check_embedding_ctx_length=False,  # it would cut texts into tokens of OpenAI's models
@@ -178,5 +204,6 @@ async def test_langchain_chats_and_embeds(api: Api) -> None:
         )
         vectors = await embeddings.aembed_documents(["lunch", "ferry"])
     assert "half past twelve" in str(answer.content)
+    assert any(usage is not None for usage in usages)
     assert "".join(map(str, pieces)) == answer.content
     assert [len(vector) for vector in vectors] == [api.services.embedder.dimensions] * 2

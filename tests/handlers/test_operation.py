@@ -69,6 +69,7 @@ async def test_health_names_every_dependency(api: Api) -> None:
         "embedder": "ok",
         "llm": "absent",
         "redis": "absent",
+        "reranker": "absent",
     }
     assert health["dependencies"]["database"]["latency_ms"] > 0
     (worker,) = health["workers"]

@@ -1,0 +1,198 @@
+"""Whoever leaves takes along what was done for them alone, at whatever stage it is."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+
+from tests.conftest import Api, configured, serving
+from tests.embed.scripted import vector_of
+from tests.generate.test_dictation import piece
+from tests.handlers.quiet import Quiet
+from tests.handlers.test_ask import OFFICE, TRAVEL
+from tests.upstream.wire import HEAD, Client, Script, Wire, hang, said, then, wire
+
+QUESTION = {"query": "when is lunch served"}
+FOLLOW_UP = {
+    "model": "rag",
+    "messages": [
+        {"role": "user", "content": "When is lunch served?"},
+        {"role": "assistant", "content": "At noon."},
+        {"role": "user", "content": "And where?"},
+    ],
+}
+
+
+class Stage:
+    """Where a question hangs: ``reached`` once it does."""
+
+    def __init__(self) -> None:
+        self.reached = asyncio.Event()
+        self.hangs = False
+
+    def script(self, script: Script) -> Script:
+        """Return the script that says that the model has been asked."""
+
+        async def follow(client: Client) -> None:
+            asyncio.get_running_loop().call_soon(self.reached.set)
+            await script(client)
+
+        return follow
+
+    async def embed(self, client: Client) -> None:
+        """Answer as an embedder until told to hang."""
+        while request := await client.request():
+            if self.hangs:
+                self.reached.set()
+                await client.gone()
+                return
+            texts = json.loads(request.split(b"\r\n\r\n", 1)[1])["input"]
+            data = [{"index": i, "embedding": vector_of(t, 384)} for i, t in enumerate(texts)]
+            body = json.dumps({"data": data}).encode()
+            await client.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+
+
+@asynccontextmanager
+async def _full(api: Api, number: int, stage: Stage) -> AsyncIterator[None]:
+    """A gate with no permit left; the question waits in its queue."""
+    gate = api.services.pipeline.entrance.gates[number]
+    gate.used += gate.limit.limit
+
+    async def look() -> None:
+        while not gate.waiting:  # noqa: ASYNC110 - its own count
+            await asyncio.sleep(0)
+        stage.reached.set()
+
+    looking = asyncio.create_task(look())
+    try:
+        yield
+    finally:
+        looking.cancel()
+        gate.used -= gate.limit.limit
+
+
+@asynccontextmanager
+async def _locked(api: Api, dsn: str, stage: Stage) -> AsyncIterator[None]:
+    """The passages locked away; the question's statement waits for them."""
+    locking, looking = [await asyncpg.connect(dsn) for _ in range(2)]
+    waiting = (
+        "SELECT count(*) FROM pg_stat_activity"
+        " WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    )
+
+    async def look(wanted: int) -> None:
+        while await looking.fetchval(waiting) != wanted:  # noqa: ASYNC110 - PostgreSQL says
+            await asyncio.sleep(0.01)
+
+    async with locking.transaction():
+        collection = await api.services.catalog.get("default", "default")
+        await locking.execute(f"LOCK TABLE {collection.table} IN ACCESS EXCLUSIVE MODE")
+        task = asyncio.create_task(look(1))
+        task.add_done_callback(lambda _: stage.reached.set())
+        try:
+            yield
+            async with asyncio.timeout(10):
+                await look(0)  # the statement itself has been cancelled
+        finally:
+            task.cancel()
+    await locking.close()
+    await looking.close()
+
+
+@asynccontextmanager
+async def _nothing() -> AsyncIterator[None]:
+    yield
+
+
+Hanging = Callable[[Api, str, Stage], Any]
+FREELY: Hanging = lambda _api, _dsn, _stage: _nothing()  # noqa: E731
+STAGES: dict[str, tuple[Hanging, str, dict[str, object]]] = {
+    "queued for the computation": (lambda a, _, s: _full(a, 0, s), "", {}),
+    "queued for the database": (lambda a, _, s: _full(a, 1, s), "", {}),
+    "queued for the language model": (lambda a, _, s: _full(a, 2, s), "", {}),
+    "embedding": (FREELY, "embedder", {}),
+    "in the database": (_locked, "", {}),
+    "reranking": (FREELY, "reranker", {}),
+    "rewriting": (FREELY, "before the head", {"answer__rewrite": "model"}),
+    "before the head": (FREELY, "before the head", {}),
+    "before the first word": (FREELY, "before the first word", {}),
+    "in mid-stream": (FREELY, "in mid-stream", {}),
+}
+SCRIPTS: dict[str, Script] = {
+    "": hang,
+    "embedder": hang,
+    "reranker": hang,
+    "before the head": hang,
+    "before the first word": then(HEAD),
+    "in mid-stream": then(HEAD + said(piece("At"))),
+}
+
+
+@asynccontextmanager
+async def _served(
+    tmp_path: Path, dsn: str, stage: Stage, where: str, settings: dict[str, object]
+) -> AsyncIterator[tuple[Api, Wire]]:
+    """A server whose model, reranker or embedder does as the stage wants; and that one's wire."""
+    script = stage.embed if where == "embedder" else stage.script(SCRIPTS[where])
+    async with wire(script) as state, wire(hang) as unused:
+        url = f"http://127.0.0.1:{state.port}/v1"
+        more: dict[str, object] = {"llm__base_url": f"http://127.0.0.1:{unused.port}/v1"}
+        match where:
+            case "embedder":
+                more |= {"embedding__provider": "openai", "embedding__base_url": url}
+            case "reranker":
+                more |= {"rerank__base_url": url, "rerank__timeout_s": 60.0}
+            case _:
+                more["llm__base_url"] = url
+        async with serving(configured(**more, **settings), tmp_path, dsn) as api:
+            await api.ingest(OFFICE, TRAVEL)
+            yield api, state
+
+
+@pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
+@pytest.mark.parametrize(("hanging", "where", "settings"), STAGES.values(), ids=STAGES.keys())
+async def test_whoever_leaves_last_ends_it(
+    hanging: Hanging,
+    where: str,
+    settings: dict[str, object],
+    streamed: bool,
+    tmp_path: Path,
+    dsn: str,
+    request: pytest.FixtureRequest,
+) -> None:
+    """No socket, task, permit, flight or statement outlives the only reader of an answer."""
+    stage = Stage()
+    async with asyncio.timeout(60), _served(tmp_path, dsn, stage, where, settings) as (api, state):
+        path, question = ("/v1/query", QUESTION)
+        if "answer__rewrite" in settings:
+            path, question = ("/v1/chat/completions", FOLLOW_UP)
+        quiet = Quiet(api)
+        stage.hangs = True
+        ended_before, open_before = state.ended, state.connections - state.ended
+
+        async def read() -> None:
+            body = {**question, "stream": streamed}
+            async with api.client.post(path, json=body) as response:
+                await response.read()
+
+        async with hanging(api, dsn, stage):
+            reading = asyncio.create_task(read())
+            await stage.reached.wait()
+            assert quiet.left_behind()
+            left_at = time.monotonic()
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
+            if where:
+                await state.until_ended(ended_before + 1)
+            ended_ms = (time.monotonic() - left_at) * 1000
+            request.node.user_properties.append(("ended_ms", ended_ms))  # --junitxml shows it
+        await quiet.again()
+        assert state.connections - state.ended <= open_before

@@ -14,7 +14,19 @@ import pytest
 from tests.systemd.host import Host, booted, launcher, ragserve_mounts, unsupported
 
 UNITS = Path(__file__).parents[2] / "systemd"
-PORT_DROP_IN = "[Socket]\nListenStream=\nListenStream=127.0.0.1:{port}\n"
+PORT_DROP_IN = """
+[Socket]
+ListenStream=
+ListenStream=127.0.0.1:{port}
+ListenStream=/run/ragserve/worker-%i.sock
+"""
+ASK_THE_OWN_SOCKET = """
+import socket
+with socket.socket(socket.AF_UNIX) as client:
+    client.connect("/run/ragserve/worker-0.sock")
+    client.sendall(b"GET /ready HTTP/1.1\\r\\nHost: a\\r\\n\\r\\n")
+    print(client.recv(100).decode().partition("\\r")[0])
+"""
 CORES = sorted(os.sched_getaffinity(0))
 
 
@@ -113,6 +125,11 @@ async def test_systemd_runs_workers(host: Host, port: int) -> None:
     assert "worker_ready" in status
     first = pid_of(host, "ragserve@0")
     assert host.run("taskset", "-cp", str(first)).endswith(f": {CORES[0]}\n") or CORES[0] != 0
+
+    mode = host.run("stat", "-c", "%a %U %G", "/run/ragserve/worker-0.sock")
+    assert mode == "660 ragserve ragserve\n"
+    said = host.run("/opt/ragserve/bin/python", "-c", ASK_THE_OWN_SOCKET)
+    assert said == "HTTP/1.1 200 OK\n"
 
     statuses = await under_load(url, ["systemctl", "restart", "ragserve@0"], host=host)
     assert set(statuses) == {200}

@@ -85,6 +85,7 @@ class Connection(RequestHandler):
     def connection_lost(self, exc: BaseException | None) -> None:
         """End."""
         self._lane = None
+        self.head_since = self.stuck_since = NEVER
         self._unhold()
         if self._watch is not None:
             self._watch.forget(self._address)

@@ -21,7 +21,7 @@ from ragserve.edge.watch import Watch, Watched
 
 log = structlog.get_logger(__name__)
 
-BATCH = 32
+BATCH = 8
 """Connections accepted a turn; those who are in wait no longer than that takes."""
 EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 EXHAUSTED_PAUSE_S = 0.1
@@ -75,7 +75,7 @@ class Site(web.BaseSite):
         if self._paused is not None:
             self._paused.cancel()
         for listener in self._listeners:
-            self._accept(listener)
+            self._accept(listener, self._backlog)
             self._loop.remove_reader(listener)
             listener.close()
         await super().stop()
@@ -93,8 +93,8 @@ class Site(web.BaseSite):
             return server
         return lambda: Connection(server, lane, watch, loop=loop, **server._kwargs)
 
-    def _accept(self, listener: socket.socket) -> None:
-        for _ in range(BATCH):
+    def _accept(self, listener: socket.socket, most: int = BATCH) -> None:
+        for _ in range(most):
             try:
                 client, address = listener.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):

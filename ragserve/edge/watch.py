@@ -19,8 +19,10 @@ from ragserve.metrics import CLIENTS_DROPPED
 from ragserve.store.keyring import is_loopback
 
 LOOK_S = 1.0
-AT_ONCE = 20
+AT_ONCE = 5
 """Connections closed a turn of the loop: thousands may be due together."""
+LOOKED_AT_ONCE = 500
+"""Connections looked at a turn: ten thousand take milliseconds."""
 NEVER = float("inf")
 
 
@@ -82,10 +84,11 @@ class Watch:
             await asyncio.gather(self._looking, return_exceptions=True)
 
     def look(self, connections: Iterable[Watched], now: float) -> Iterator[None]:
-        """Close what takes too long; yield after each that was closed."""
+        """Close what takes too long; yield whenever others should have a turn."""
         head_before = now - self._limits.head_timeout_s
         stuck_before = now - self._limits.write_timeout_s
-        for connection in connections:
+        closed = 0
+        for number, connection in enumerate(connections, 1):
             reason = ""
             if connection.stuck_since != NEVER:
                 connection.note_backlog(now)
@@ -96,14 +99,15 @@ class Watch:
             if reason:
                 CLIENTS_DROPPED.labels(reason).inc()
                 connection.drop()
+                closed += 1
+            if number % LOOKED_AT_ONCE == 0 or (reason and closed % AT_ONCE == 0):
                 yield
 
     async def _look(self, connections: Callable[[], Iterable[Watched]]) -> None:
         while True:
             await asyncio.sleep(LOOK_S)
-            for number, _ in enumerate(self.look(connections(), time.monotonic()), 1):
-                if number % AT_ONCE == 0:
-                    await asyncio.sleep(0)
+            for _ in self.look(connections(), time.monotonic()):
+                await asyncio.sleep(0)
 
     def __repr__(self) -> str:
         return f"<Watch {len(self._counts)} addresses>"

@@ -13,7 +13,7 @@ from prometheus_client import REGISTRY
 from ragserve.config import LimitsConfig
 from ragserve.edge.address import Proxies
 from ragserve.edge.protocol import Connection
-from ragserve.edge.watch import NEVER, Watch
+from ragserve.edge.watch import AT_ONCE, LOOKED_AT_ONCE, NEVER, Watch
 from tests.edge.wire import make_lane
 
 HALF = b"POST /v1/query HTTP/1.1\r\nHost: a\r\nX-Slow: "
@@ -83,6 +83,19 @@ def test_what_takes_too_long_is_closed() -> None:
     assert endless.gone
     closed(watch, [stuck, slow, idle], 130.1)
     assert (stuck.gone, slow.gone, idle.gone) == (True, False, False)
+
+
+def test_others_have_their_turns() -> None:
+    """However many connections there are or are due, few are handled before others have a turn."""
+    watch = Watch(LimitsConfig(head_timeout_s=10), Proxies(""))
+    endless = [Fake() for _ in range(12)]
+    for one in endless:
+        one.head_since = 100.0
+    turns = [sum(one.gone for one in endless) for _ in watch.look(endless, 110.1)]
+    assert turns == [AT_ONCE, 2 * AT_ONCE]
+    assert all(one.gone for one in endless)
+    idle = [Fake() for _ in range(10_000)]
+    assert sum(1 for _ in watch.look(idle, 110.1)) == 10_000 // LOOKED_AT_ONCE
 
 
 @pytest.mark.parametrize("with_lane", [True, False])

@@ -16,7 +16,7 @@ from aiohttp import web
 from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
-from ragserve.edge.site import Site
+from ragserve.edge.site import BATCH, Site
 from ragserve.handlers import SERVICES, Services
 from ragserve.ingest.run import ingesting
 from ragserve.worker import run
@@ -303,3 +303,20 @@ async def test_out_of_descriptors(tmp_path: Path, dsn: str) -> None:
             assert (await fetch(session, server.url + "/ready"))[0] == 200
         assert exhausted.refusals == 0
         assert [log["event"] for log in logs].count("accept_paused") == 2
+
+
+async def test_who_waits_is_let_in_at_the_end(tmp_path: Path, dsn: str) -> None:
+    """A site that stops takes in all who are in its queue, however many, and answers them."""
+    loop = asyncio.get_running_loop()
+    async with served(tmp_path, dsn) as server:
+        address = ("127.0.0.1", int(server.url.rpartition(":")[2]))
+        # Made without a turn of the loop, so that all of them wait.
+        clients = [socket.create_connection(address) for _ in range(5 * BATCH)]
+        for one in clients:
+            one.sendall(b"GET /ready HTTP/1.1\r\nHost: a\r\n\r\n")
+            one.setblocking(False)
+        await server.site.stop()
+        async with asyncio.timeout(10):
+            for one in clients:
+                assert (await loop.sock_recv(one, 4096)).startswith(b"HTTP/1.1 200 OK")
+                one.close()

@@ -38,7 +38,7 @@ class Admission:
             wait_s = gate.expected_wait_s(tenant)
             expected_s += wait_s
             typical_s += gate.typical_s
-            if wait_s > gate.patience_s(now):
+            if gate.is_too_long(wait_s, tenant, now):
                 return self._count(gate, "queue", expected_s)
         if deadline is not None and expected_s + typical_s > deadline.remaining_s(now):
             return self._count(self.gates[-1], "deadline", expected_s)

@@ -2,7 +2,8 @@
 
 A request that would wait too long is refused before it begins (``expected_wait_s`` tells). A short
 burst may wait longer than a queue that never empties: waiting cures the one and not the other
-(after Nichols, Jacobson, "Controlling Queue Delay", 2012).
+(after Nichols, Jacobson, "Controlling Queue Delay", 2012). The more of a tenant's requests are
+refused the shorter its queue gets: as many are answered, only sooner.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from ragserve.errors import DeadlineExceeded
+from ragserve.flow.bounded import Bounded
 from ragserve.flow.deadline import Deadline
 from ragserve.flow.fair import FairQueue
 from ragserve.flow.gradient import Gradient
@@ -21,6 +23,12 @@ STANDING_S = 0.1
 """A queue that has not been empty for so long is no burst."""
 FIRST = 50
 """Calls before anything is known: the first ones find everything cold."""
+SHORTEST = 0.25
+"""Of a standing queue's wait this much is left to a tenant most of whose requests are refused."""
+REFUSING_S = 2.0
+"""Over this time that share is averaged. Were it shorter than the wait, patience would fall faster
+than a queue drains, and swing."""
+REFUSED_TENANTS = 10_000
 STEP = 1.05
 """The estimate of the median moves by this factor with each call."""
 
@@ -36,6 +44,21 @@ class Permit:
     def __init__(self) -> None:
         self.observed_s: float | None = None
         self.tells = True
+
+
+class _Refused:
+    """Of a tenant's requests, averaged over time: the share that was refused."""
+
+    __slots__ = ("seen_at", "share")
+
+    def __init__(self, now: float) -> None:
+        self.seen_at = now
+        self.share = 0.0
+
+    def note(self, now: float, *, refused: bool) -> None:
+        weight = min(1.0, (now - self.seen_at) / REFUSING_S)
+        self.share += weight * (refused - self.share)
+        self.seen_at = now
 
 
 class _Waiter:
@@ -60,6 +83,7 @@ class Gate:
         self._burst_s = burst_s
         self._standing_s = standing_s
         self._queue: FairQueue[_Waiter] = FairQueue()
+        self._refused: Bounded[str, _Refused] = Bounded(REFUSED_TENANTS)
         self._busy_since = float("inf")
 
     @property
@@ -73,9 +97,22 @@ class Gate:
             return 0.0
         return (self._queue.rank(tenant) + 1) * self._mean_s / max(1, self.limit.limit)
 
-    def patience_s(self, now: float) -> float:
-        """Return how long a request may wait."""
-        return self._standing_s if now - self._busy_since > STANDING_S else self._burst_s
+    def is_too_long(self, wait_s: float, tenant: str, now: float) -> bool:
+        """Return whether a request of ``tenant`` should rather be refused, and note that."""
+        refused = self._refused.get(tenant)
+        too_long = wait_s > self._patience_s(refused, now)
+        if refused is not None:
+            refused.note(now, refused=too_long)
+        elif too_long:
+            self._refused[tenant] = _Refused(now)
+        return too_long
+
+    def _patience_s(self, refused: _Refused | None, now: float) -> float:
+        if now - self._busy_since <= STANDING_S:
+            return self._burst_s
+        if refused is None:
+            return self._standing_s
+        return self._standing_s * max(SHORTEST, 1.0 - refused.share)
 
     @asynccontextmanager
     async def permit(self, tenant: str, deadline: Deadline, cost: int = 1) -> AsyncIterator[Permit]:
@@ -143,6 +180,7 @@ class Gate:
     def _note_empty(self) -> None:
         if not self._queue:
             self._busy_since = float("inf")
+            self._refused.clear()
 
     def _learn(self, seconds: float, *, typical: bool) -> None:
         self._calls += 1

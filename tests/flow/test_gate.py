@@ -168,6 +168,28 @@ async def test_a_queue_that_never_empties_is_no_burst() -> None:
             entrance.check("a", time.monotonic())
 
 
+async def test_who_is_refused_again_and_again_gets_a_shorter_queue() -> None:
+    """Only the flooding tenant does, only as long as it floods, and never none at all."""
+    stage = gate(1, burst_s=0.5, standing_s=0.4)
+    done: list[str] = []
+    async with asyncio.TaskGroup() as group:
+        for _ in range(3):
+            group.create_task(hold(stage, "greedy", 0.01, done))
+        await asyncio.sleep(0)
+        now = time.monotonic() + 1.0
+        assert not stage.is_too_long(0.3, "greedy", now)
+        for tick in range(200):  # ten seconds of more than can be done
+            assert stage.is_too_long(5.0, "greedy", now + 0.05 * tick)
+        now += 10.0
+        assert stage.is_too_long(0.11, "greedy", now)
+        assert not stage.is_too_long(0.09, "greedy", now)
+        assert not stage.is_too_long(0.39, "modest", now)
+        for tick in range(200):  # and ten of less
+            stage.is_too_long(0.0, "greedy", now + 0.05 * tick)
+        assert not stage.is_too_long(0.39, "greedy", now + 10.0)
+    assert not stage.is_too_long(0.49, "greedy", time.monotonic()), "nobody waits: a burst"
+
+
 async def test_a_permit_that_comes_too_late_is_none() -> None:
     stage = gate(1)
     done: list[str] = []

@@ -280,13 +280,17 @@ class Dependency(msgspec.Struct, frozen=True):
 
 
 class HostProcess(msgspec.Struct, frozen=True):
-    """A worker, by its number, or the ``ingester``; ``core`` is null unless it is bound to one."""
+    """A worker, by its number, or the ``ingester``; ``core`` is null unless it is bound to one.
+
+    ``version`` is its release: during an upgrade a host runs two.
+    """
 
     worker: str
     state: Literal["starting", "ready", "draining", "unreachable"]
     pid: int
     core: int | None
     uptime_s: float
+    version: str | None
 
 
 class HealthResponse(msgspec.Struct, frozen=True):

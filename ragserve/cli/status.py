@@ -29,6 +29,7 @@ class Line(msgspec.Struct, frozen=True):
     pid: int
     state: str
     uptime_s: float
+    version: str | None = None
     connections: int | None = None
     in_flight: int | None = None
     requests_per_s: float | None = None
@@ -90,6 +91,7 @@ def _line(seen: Seen, before: Families, after: Families, seconds: float, now: fl
         pid=identity.pid,
         state=state.phase,
         uptime_s=uptime_s,
+        version=state.version,
         connections=int(value(after, "ragserve_worker_connections")),
         in_flight=int(value(after, "ragserve_http_requests_in_flight")),
         requests_per_s=round(growth("ragserve_http_requests_total") / seconds, 1),
@@ -103,13 +105,14 @@ def _print_table(lines: list[Line]) -> None:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
-    for name in ("worker", "core", "pid", "state"):
+    for name in ("worker", "version", "core", "pid", "state"):
         table.add_column(name, no_wrap=True)
     for name in ("uptime", "conns", "in flight", "req/s", "lag", "rss"):
         table.add_column(name, justify="right", no_wrap=True)
     for line in lines:
         table.add_row(
             line.worker,
+            line.version or "–",
             _or_dash(line.core),
             str(line.pid),
             line.state,

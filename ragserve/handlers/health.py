@@ -76,8 +76,8 @@ def _process(seen: Seen, now: float) -> HostProcess:
     label, identity, state = seen
     uptime_s = round(now - identity.started, 1)
     if state is None:
-        return HostProcess(label, "unreachable", identity.pid, None, uptime_s)
-    return HostProcess(label, state.phase, identity.pid, state.core, uptime_s)
+        return HostProcess(label, "unreachable", identity.pid, None, uptime_s, None)
+    return HostProcess(label, state.phase, identity.pid, state.core, uptime_s, state.version)
 
 
 async def _database(services: Services) -> None:

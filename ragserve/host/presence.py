@@ -42,11 +42,16 @@ Phase = Literal["starting", "ready", "draining"]
 
 
 class State(msgspec.Struct, frozen=True):
-    """What a process says of itself. ``core`` is None unless it is bound to one."""
+    """What a process says of itself. ``core`` is None unless it is bound to one.
+
+    ``version`` is None if it is older than this field: during an upgrade processes of two releases
+    see each other.
+    """
 
     identity: Identity
     phase: Phase
     core: int | None
+    version: str | None = None
 
 
 class Presence:
@@ -113,7 +118,8 @@ class Presence:
     def state(self) -> State:
         """Say how this process does."""
         cores = os.sched_getaffinity(0)
-        return State(self.identity, self._phase(), min(cores) if len(cores) == 1 else None)
+        core = min(cores) if len(cores) == 1 else None
+        return State(self.identity, self._phase(), core, __version__)
 
     def _accept(self, asked: socket.socket) -> None:
         with contextlib.suppress(BlockingIOError):

@@ -117,7 +117,7 @@ async def test_status_lists_the_processes(data_dir: Path) -> None:
         assert all((line.rss_bytes or 0) > 2**20 for line in lines)
         table = (await asyncio.to_thread(ragserve, data_dir, "status")).stdout.splitlines()
         assert len(table) == 4
-        assert table[0].split()[:4] == ["worker", "core", "pid", "state"]
+        assert table[0].split()[:4] == ["worker", "version", "core", "pid"]
         assert str(lines[0].pid) in table[1]
     done = await asyncio.to_thread(ragserve, data_dir, "status")
     assert (done.returncode, done.stderr) == (75, f"nothing runs here ({data_dir / 'run'})\n")

@@ -74,6 +74,7 @@ async def test_health_names_every_dependency(api: Api) -> None:
     assert health["dependencies"]["database"]["latency_ms"] > 0
     (worker,) = health["workers"]
     assert (worker["worker"], worker["state"], worker["pid"]) == ("0", "ready", os.getpid())
+    assert worker["version"] == health["version"]
 
 
 async def test_health_says_when_nobody_ingests(config: Config, tmp_path: Path, dsn: str) -> None:

@@ -19,9 +19,11 @@ from ragserve.schema import KeyLimits
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-SERVERS = ("serve", "worker", "ingester")
+SERVERS = ("serve", "worker", "ingester", "database")
 """Commands whose log is their output; the others speak to a person, who hears of trouble only."""
 MAX_WORKERS = 256
+WORKERS = "RAGSERVE_WORKERS"
+"""The environment's name for the number of a host's workers."""
 DEFAULT_FILES = ("ragserve.toml", "/etc/ragserve/ragserve.toml")
 """Where a configuration is looked for unless ``--config`` or RAGSERVE_CONFIG names one."""
 
@@ -94,32 +96,47 @@ def cli() -> None:
 @click.option("--host", help="Address to listen on (server.host).")
 @click.option("--port", help="TCP port (server.port).")
 @click.option(
-    "--workers", default="auto", show_default=True, help="Worker processes; auto: one per core."
+    "--workers",
+    default="auto",
+    show_default=True,
+    envvar=WORKERS,
+    help=f"Worker processes ({WORKERS}); auto: one per core.",
 )
 @with_settings
 def serve(settings: Settings, workers: str) -> int:
     """Run the server: workers, ingest process and, unless configured, a database."""
     from ragserve.cli.serve import run
 
-    cores = len(os.sched_getaffinity(0))
-    if workers != "auto" and not (workers.isdecimal() and 1 <= int(workers) <= MAX_WORKERS):
-        raise click.BadParameter(f"{workers!r} is neither auto nor 1 to {MAX_WORKERS}")
-    number = cores if workers == "auto" else int(workers)
+    number = _number_of_workers(workers, len(os.sched_getaffinity(0)))
     return run(settings.config, settings.data_dir, number, settings.reload)
+
+
+def _number_of_workers(given: str, cores: int) -> int:
+    if given == "auto":
+        return min(cores, MAX_WORKERS)
+    if not (given.isdecimal() and 1 <= int(given) <= MAX_WORKERS):
+        raise click.BadParameter(f"{given!r} is neither auto nor 1 to {MAX_WORKERS}")
+    return int(given)
 
 
 @cli.command()
 @click.option("--host", help="Address to listen on (server.host).")
 @click.option("--port", help="TCP port (server.port).")
 @click.option(
-    "--workers", type=click.IntRange(1, MAX_WORKERS), default=1, help="Workers of this host."
+    "--workers",
+    default="1",
+    show_default=True,
+    envvar=WORKERS,
+    help=f"Workers of this host, who share its limits ({WORKERS}); auto: one per core.",
 )
 @with_settings
-def worker(settings: Settings, workers: int) -> int:
+def worker(settings: Settings, workers: str) -> int:
     """Run one worker; serve and systemd start these."""
     from ragserve.cli.serve import run_one_worker
 
-    return run_one_worker(settings.config, settings.data_dir, workers, settings.reload)
+    # Its own affinity says nothing of the others.
+    number = _number_of_workers(workers, os.cpu_count() or 1)
+    return run_one_worker(settings.config, settings.data_dir, number, settings.reload)
 
 
 @cli.command()
@@ -266,6 +283,15 @@ def query(
 
     server = None if url is None else Remote(url, key)
     return run(settings.config, settings.data_dir, text, collection, top_k, server, as_json)
+
+
+@cli.command()
+@with_settings
+def database(settings: Settings) -> int:
+    """Run the embedded PostgreSQL by itself, for a host whose units share it."""
+    from ragserve.cli.database import run
+
+    return run(settings.data_dir)
 
 
 @cli.command()

@@ -33,6 +33,7 @@ RESERVED = frozenset(
         "RAGSERVE_KEY",
         "RAGSERVE_LISTEN_FD",
         "RAGSERVE_WORKER",
+        "RAGSERVE_WORKERS",
         "RAGSERVE_SUPERVISOR",
     }
 )

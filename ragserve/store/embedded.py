@@ -70,6 +70,15 @@ class EmbeddedPostgres:
         self.dsn = self._server.get_uri()
         return self.dsn
 
+    @property
+    def pid(self) -> int:
+        """The process id of the server, while it is acquired."""
+        assert self._server is not None  # noqa: S101 - acquired
+        pid = self._server.get_pid()
+        if pid is None:
+            raise Unavailable(f"the embedded PostgreSQL in {self._directory} has ended")
+        return pid
+
     def release(self) -> None:
         """Stop the server if nobody else uses it."""
         if self._use is None or self._server is None:
@@ -80,7 +89,7 @@ class EmbeddedPostgres:
             except BlockingIOError:
                 pass  # another process still uses it
             else:
-                self._server.stop()
+                _stop(self._server)
         self._use = None
 
     @contextlib.contextmanager
@@ -116,6 +125,13 @@ def _start(directory: Path) -> PostgresServer:
             f"the embedded PostgreSQL in {directory} did not start: {error}{tail}"
         ) from error
     return server
+
+
+def _stop(server: PostgresServer) -> None:
+    import psutil  # which the wheel brings
+
+    with contextlib.suppress(psutil.NoSuchProcess):  # it ended by itself
+        server.stop()
 
 
 def _configure(directory: Path) -> None:

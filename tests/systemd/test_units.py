@@ -23,13 +23,20 @@ def test_the_units_are_free_of_faults(tmp_path: Path) -> None:
     for unit in UNITS.iterdir():
         text = unit.read_text(encoding="utf-8")
         (tmp_path / unit.name).write_text(text.replace("/opt/ragserve/bin/ragserve", "/bin/true"))
-    names = ("ragserve@0.service", "ragserve@0.socket", "ragserve-ingest.service")
+    names = (
+        "ragserve@0.service",
+        "ragserve@0.socket",
+        "ragserve-ingest.service",
+        "ragserve-database.service",
+    )
     command = ["systemd-analyze", "verify", "--man=no", *names, "ragserve.target"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
 
 
-@pytest.mark.parametrize("name", ["ragserve@0.service", "ragserve-ingest.service"])
+@pytest.mark.parametrize(
+    "name", [f"ragserve{kind}.service" for kind in ("@0", "-ingest", "-database")]
+)
 def test_little_is_exposed(tmp_path: Path, name: str) -> None:
     """The exposure that `systemd-analyze security` finds is at most 1.0 of 10."""
     shutil.copy(UNITS / name.replace("@0", "@"), tmp_path / name)

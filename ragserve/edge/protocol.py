@@ -31,7 +31,7 @@ from ragserve.edge.lane import Lane, Ticket
 from ragserve.edge.watch import NEVER, Watch
 from ragserve.errors import ConfigurationError
 
-OLDEST_AIOHTTP = (3, 14, 3)
+OLDEST_AIOHTTP = (3, 14, 5)
 HOLD_S = 1.0
 """A body that is not here by then is aiohttp's, which knows how long a body may take."""
 HELD_BYTES = 16 * 1024

@@ -227,5 +227,5 @@ def test_an_aiohttp_that_parses_otherwise_stops_the_start(monkeypatch: pytest.Mo
     with pytest.raises(ConfigurationError, match="no C parser"):
         check_aiohttp()
     monkeypatch.setattr(protocol.aiohttp, "__version__", "3.14.2")
-    with pytest.raises(ConfigurationError, match=r"aiohttp 3\.14\.2: 3\.14\.3 or newer"):
+    with pytest.raises(ConfigurationError, match=r"aiohttp 3\.14\.2: 3\.14\.5 or newer"):
         check_aiohttp()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
 from ragserve.edge.strict import check_head
-from ragserve.errors import MalformedRequest, RagserveError, Unauthorized
+from ragserve.errors import MalformedRequest, RagserveError, Unauthorized, Unavailable
 from ragserve.handlers import REQUEST_ID
 from ragserve.handlers.body import json_response
 from ragserve.handlers.failure import describe
@@ -18,6 +19,8 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 CLIENT_LEFT = 499
 """nginx's number for what nobody gets, counted in the metrics."""
+RETRY_S = (0.5, 4.5)
+"""A 503 that does not know when to come back says so much, at random: not all at once."""
 
 
 @web.middleware
@@ -28,8 +31,11 @@ async def problem(request: web.Request, handler: Handler) -> web.StreamResponse:
         return await handler(request)
     except RagserveError as error:
         response = json_response(describe(error, request[REQUEST_ID]), status=error.status)
-        if error.retry_after_s is not None:
-            response.headers["Retry-After"] = str(math.ceil(error.retry_after_s))
+        retry_after_s = error.retry_after_s
+        if retry_after_s is None and error.status == Unavailable.status:
+            retry_after_s = random.uniform(*RETRY_S)  # noqa: S311 - spreads load
+        if retry_after_s is not None:
+            response.headers["Retry-After"] = str(math.ceil(retry_after_s))
         if isinstance(error, Unauthorized):
             response.headers["WWW-Authenticate"] = "Bearer"
         if isinstance(error, MalformedRequest):

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
+import structlog
 from aiohttp import web
 
 from ragserve.edge.address import ADDRESS, PROXIES
+from ragserve.errors import Forbidden
 from ragserve.handlers import PRINCIPAL, ROUTES, SERVICES
 from ragserve.schema import Scope
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+log = structlog.get_logger("ragserve.audit")
 
 SCOPE = web.RequestKey("scope", str)
 _SCOPES: dict[tuple[str, str], Scope] = {
@@ -36,7 +40,17 @@ async def authenticate(request: web.Request, handler: Handler) -> web.StreamResp
         request[ADDRESS] = address
         keyring = request.app[SERVICES].keyring
         principal = await keyring.authenticate(headers.get("Authorization"), address)
-        principal.require(scope)
+        try:
+            principal.require(scope)
+        except Forbidden:
+            log.warning(
+                "scope_refused",
+                remote=address,
+                key=principal.id,
+                tenant=principal.tenant,
+                scope=scope,
+            )
+            raise
         request[PRINCIPAL] = principal
         request[SCOPE] = scope
     return await handler(request)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from aiohttp import web
 
 from ragserve.errors import Forbidden
+from ragserve.handlers.audit import note
 from ragserve.handlers.body import json_response
 from ragserve.handlers.services import PRINCIPAL, SERVICES
 from ragserve.schema import CacheCleared
@@ -27,4 +28,6 @@ async def clear(request: web.Request) -> web.Response:
     for collection in raised:
         services.catalog.doubt(collection)
         services.answers.forget(principal.tenant, collection.id)
-    return json_response(CacheCleared([collection.name for collection in raised]))
+    names = [collection.name for collection in raised]
+    note("cache_cleared", request, collections=names)
+    return json_response(CacheCleared(names))

@@ -9,6 +9,7 @@ from aiohttp import web
 from ragserve.config import Language
 from ragserve.errors import Conflict
 from ragserve.flow.principal import Principal
+from ragserve.handlers.audit import note
 from ragserve.handlers.body import json_response, read_json
 from ragserve.handlers.services import PRINCIPAL, SERVICES, Services
 from ragserve.schema import CollectionList, CollectionRequest, CollectionResponse, Deleted
@@ -17,6 +18,7 @@ from ragserve.store.collections import (
     count_collection,
     delete_collection,
     ensure_collection,
+    find_collection,
     get_collection,
     list_collections,
 )
@@ -53,12 +55,16 @@ async def create(request: web.Request) -> web.Response:
     """Create a collection."""
     services = request.app[SERVICES]
     wanted = await read_json(request, CollectionRequest)
+    tenant = request[PRINCIPAL].tenant
+    existed = await find_collection(services.database, tenant, wanted.name) is not None
     collection = await open_collection(services, request[PRINCIPAL], wanted.name, wanted.language)
     if wanted.language not in (None, collection.language):
         raise Conflict(
             f"collection {collection.name!r} exists with language {collection.language}",
             param="language",
         )
+    if not existed:
+        note("collection_created", request, collection=collection.name)
     return json_response(await _describe(services, collection), status=201)
 
 
@@ -86,6 +92,7 @@ async def delete(request: web.Request) -> web.Response:
     collection = await visible_collection(services, request[PRINCIPAL], name)
     await delete_collection(services.database, collection)
     services.catalog.doubt(collection)
+    note("collection_deleted", request, collection=name)
     return json_response(Deleted(name))
 
 

@@ -10,6 +10,7 @@ import msgspec
 from aiohttp import web
 
 from ragserve.errors import InvalidRequest, NotFound
+from ragserve.handlers.audit import note
 from ragserve.handlers.body import json_response
 from ragserve.handlers.collections import open_collection, visible_collection
 from ragserve.handlers.services import PRINCIPAL, SERVICES
@@ -80,6 +81,7 @@ async def delete(request: web.Request) -> web.Response:
     if not await delete_document(services.database, collection, document_id):
         raise NotFound(f"document {document_id!r} is not in collection {collection.name!r}")
     services.catalog.doubt(collection)
+    note("document_deleted", request, collection=collection.name, document=document_id)
     return json_response(Deleted(document_id))
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import msgspec
-import structlog
 from aiohttp import web
 
+from ragserve.handlers.audit import note
 from ragserve.handlers.body import json_response, read_json
-from ragserve.handlers.services import PRINCIPAL, REQUEST_ID, SERVICES
+from ragserve.handlers.services import PRINCIPAL, SERVICES
 from ragserve.schema import (
     Deleted,
     KeyLimits,
@@ -18,8 +18,6 @@ from ragserve.schema import (
     RotateRequest,
 )
 from ragserve.store.keys import Key, create_key, limit_key, list_keys, revoke_key, rotate_key
-
-audit = structlog.get_logger("ragserve.audit")
 
 
 async def create(request: web.Request) -> web.Response:
@@ -34,7 +32,7 @@ async def create(request: web.Request) -> web.Response:
         expires_at=wanted.expires_at,
         limits=wanted.limits,
     )
-    _note("key_created", request, key)
+    _note("key_created", request, key, scopes=key.scopes)
     return json_response(NewKey(_response(key), token), status=201)
 
 
@@ -88,8 +86,7 @@ def _response(key: Key) -> KeyResponse:
     )
 
 
-def _note(event: str, request: web.Request, key: Key, **more: str) -> None:
+def _note(event: str, request: web.Request, key: Key, **more: object) -> None:
     # The notification will come, but whoever made the change may ask sooner.
     request.app[SERVICES].keyring.changed(key.id)
-    by = request[PRINCIPAL].id or "anonymous"
-    audit.info(event, key=key.id, tenant=key.tenant, by=by, request_id=request[REQUEST_ID], **more)
+    note(event, request, key=key.id, **more)

@@ -23,7 +23,7 @@ from ragserve.flow.bucket import Buckets, Rate
 from ragserve.flow.principal import OWNER, READER, Principal, credential_of
 from ragserve.metrics import AUTH_FAILURES
 from ragserve.store.catalog import LOOKUP_S, RECHECK_S, TRUST_S
-from ragserve.store.keys import any_keys, find_token
+from ragserve.store.keys import Refused, any_keys, find_token
 from ragserve.store.pool import Database
 
 log = structlog.get_logger("ragserve.audit")
@@ -100,8 +100,13 @@ class Keyring:
             )
         return await self._look_up(authorization, credential, address)
 
+    def notified(self, key_id: str) -> None:
+        """Take a notification: a key was made or changed, here or elsewhere."""
+        log.info("key_changed", key=key_id)
+        self.changed(key_id)
+
     def changed(self, _key_id: str) -> None:
-        """Take a notification: any key may be new, another or gone."""
+        """Take note that any key may be new, another or gone."""
         self._changes += 1
         self._known.clear()
         self._any_checked_at = self._any_tried_at = _NEVER
@@ -118,6 +123,13 @@ class Keyring:
         if now - tried_at <= RECHECK_S:
             return True
         return checked_at >= self._listening_since and now - self._heard_at <= TRUST_S
+
+    async def anybody(self) -> str | None:
+        """Return who is served without a key, None if nobody is."""
+        keys = await self._any(time.monotonic())
+        if self._anonymous:
+            return "everybody may ask" if keys else "everybody may do everything"
+        return None if keys else "clients on this machine may do everything, others nothing"
 
     async def _any(self, now: float) -> bool:
         """Return whether there are keys; while nobody knows, as before, or that there are."""
@@ -144,7 +156,7 @@ class Keyring:
         scheme, _, token = authorization.partition(" ")
         try:
             async with asyncio.timeout(LOOKUP_S if known is not None else None):
-                found = None
+                found: Principal | Refused = Refused("unknown")
                 if scheme.lower() == "bearer":
                     found = await find_token(self._database, token.strip())
         except (Unavailable, TimeoutError):
@@ -152,11 +164,17 @@ class Keyring:
                 raise
             known.tried_at = time.monotonic()
             return known.principal
-        if found is None:
+        if isinstance(found, Refused):
             self._known.pop(credential, None)
             self._failures.take(address, start)
             AUTH_FAILURES.labels("invalid").inc()
-            log.warning("key_refused", remote=address, key=_public_part(token))
+            log.warning(
+                "key_refused",
+                remote=address,
+                key=_public_part(token),
+                tenant=found.tenant,
+                reason=found.reason,
+            )
             raise Unauthorized("this key is unknown, revoked or expired")
         if changes == self._changes:
             self._known.pop(credential, None)

@@ -12,7 +12,7 @@ import hmac
 import re
 import secrets
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
@@ -159,38 +159,31 @@ async def rotate_key(
     )
 
 
-async def next_expiries(database: Database, limit: int = 10) -> dict[str, float]:
-    """Return the Unix times at which keys end, soonest first, by their ids.
+class Refused(NamedTuple):
+    """Why a token is good for nothing, and whose it is or says to be, where that is known."""
 
-    Left out are keys of which another of the same tenant and name outlives them: those that have
-    been rotated.
-    """
-    rows = await database.fetch(
-        "SELECT id, extract(epoch FROM expires_at)::float AS at FROM keys AS key"
-        " WHERE revoked_at IS NULL AND expires_at > now() AND NOT EXISTS (SELECT FROM keys AS other"
-        "  WHERE other.tenant = key.tenant AND other.name = key.name AND other.revoked_at IS NULL"
-        "  AND (other.expires_at IS NULL OR other.expires_at > key.expires_at))"
-        " ORDER BY expires_at LIMIT $1",
-        limit,
-    )
-    return {row["id"]: row["at"] for row in rows}
+    reason: Literal["unknown", "wrong", "revoked", "expired"]
+    tenant: str | None = None
 
 
-async def find_token(database: Database, token: str) -> Principal | None:
-    """Return what a token allows, None if it is none of ours, revoked or expired."""
+async def find_token(database: Database, token: str) -> Principal | Refused:
+    """Return what a token allows, or why it allows nothing: not for its bearer to know."""
     key_id, _, secret = token.removeprefix(PREFIX).partition("_")
     row = None
     if token.startswith(PREFIX) and secret and token.isascii() and token.isprintable():
-        row = await database.fetchrow(
-            f"SELECT {_COLUMNS}, hash FROM keys WHERE id = $1 AND revoked_at IS NULL", key_id
-        )
+        row = await database.fetchrow(f"SELECT {_COLUMNS}, hash FROM keys WHERE id = $1", key_id)
     fields = dict(row) if row is not None else {}
     # The same work whether the id exists or not.
     matches = hmac.compare_digest(fields.pop("hash", _NO_HASH), _hash(token))
-    if not matches or not fields:
-        return None
-    principal = _key(fields).principal
-    return None if principal.expired() else principal
+    if not fields:
+        return Refused("unknown")
+    key = _key(fields)
+    if not matches:
+        return Refused("wrong", key.tenant)
+    if key.revoked_at is not None:
+        return Refused("revoked", key.tenant)
+    principal = key.principal
+    return Refused("expired", key.tenant) if principal.expired() else principal
 
 
 async def any_keys(database: Database) -> bool:

@@ -190,7 +190,7 @@ async def open_services(
 
         listener = Listener(
             database,
-            {CHANGED: note_change, KEYS_CHANGED: keyring.changed},
+            {CHANGED: note_change, KEYS_CHANGED: keyring.notified},
             on_connect=catch_up,
             on_alive=hear,
             probe_s=TRUST_S / 3,

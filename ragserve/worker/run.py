@@ -19,10 +19,12 @@ from ragserve.config import Config
 from ragserve.edge.protocol import check_aiohttp
 from ragserve.edge.site import Site
 from ragserve.edge.watch import WATCH
+from ragserve.errors import Unavailable
 from ragserve.handlers import SERVICES, Services
 from ragserve.host.notify import Notifier
 from ragserve.host.reload import Reload, keep
 from ragserve.metrics import WORKER_CONNECTIONS
+from ragserve.store.keyring import Keyring
 from ragserve.worker.app import create_app, create_lane
 from ragserve.worker.sockets import listening_sockets
 
@@ -79,7 +81,9 @@ async def run_worker(
         app[SERVICES].phase = "ready"
         notifier.ready()
         warn_of_limits(server.backlog)
-        log.info("worker_ready", address=site.name, pid=os.getpid())
+        host, port = listener.getsockname()[:2]
+        await warn_of_anybody(app[SERVICES].keyring)
+        log.info("worker_ready", address=f"http://{_bracketed(host)}:{port}", pid=os.getpid())
         await stop.wait()
         if reload.wanted:
             keep(listeners)
@@ -140,6 +144,13 @@ def settle_garbage() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
+
+
+async def warn_of_anybody(keyring: Keyring) -> None:
+    """Say loudly who is served without a key."""
+    with contextlib.suppress(Unavailable):
+        if served := await keyring.anybody():
+            log.warning("served_without_a_key", served=served, instead="ragserve keys create NAME")
 
 
 def warn_of_limits(backlog: int) -> None:

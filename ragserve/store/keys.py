@@ -159,6 +159,23 @@ async def rotate_key(
     )
 
 
+async def next_expiries(database: Database, limit: int = 10) -> dict[str, float]:
+    """Return the Unix times at which keys end, soonest first, by their ids.
+
+    Left out are keys of which another of the same tenant and name outlives them: those that have
+    been rotated.
+    """
+    rows = await database.fetch(
+        "SELECT id, extract(epoch FROM expires_at)::float AS at FROM keys AS key"
+        " WHERE revoked_at IS NULL AND expires_at > now() AND NOT EXISTS (SELECT FROM keys AS other"
+        "  WHERE other.tenant = key.tenant AND other.name = key.name AND other.revoked_at IS NULL"
+        "  AND (other.expires_at IS NULL OR other.expires_at > key.expires_at))"
+        " ORDER BY expires_at LIMIT $1",
+        limit,
+    )
+    return {row["id"]: row["at"] for row in rows}
+
+
 class Refused(NamedTuple):
     """Why a token is good for nothing, and whose it is or says to be, where that is known."""
 

@@ -81,9 +81,8 @@ async def run_worker(
         app[SERVICES].phase = "ready"
         notifier.ready()
         warn_of_limits(server.backlog)
-        host, port = listener.getsockname()[:2]
         await warn_of_anybody(app[SERVICES].keyring)
-        log.info("worker_ready", address=f"http://{_bracketed(host)}:{port}", pid=os.getpid())
+        log.info("worker_ready", address=site.name, pid=os.getpid())
         await stop.wait()
         if reload.wanted:
             keep(listeners)

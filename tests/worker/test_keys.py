@@ -1,4 +1,4 @@
-"""What is changed about a key counts at every worker, in both lanes, within a second."""
+"""What is changed about a key counts at every worker within a second, the lane included."""
 
 from __future__ import annotations
 

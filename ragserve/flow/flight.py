@@ -3,6 +3,9 @@
 Whoever asks first starts a *flight*, a task of its own; whoever asks the same before it lands is
 taken aboard and hears what it has published so far, then the rest. No request owns the
 computation: one that is cancelled merely leaves, and the flight is cancelled with the last one.
+
+What has been published is kept in a *past*: a list, or something smaller that tells late joiners
+the same in fewer events.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Hashable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 K = TypeVar("K", bound=Hashable)
 E = TypeVar("E")
@@ -21,11 +24,25 @@ Publish = Callable[[E], None]
 Compute = Callable[["Flight[E, R]"], Coroutine[Any, Any, R]]
 
 
-class Flight(Generic[E, R]):
-    """A computation under way: ``events`` so far, and its result in the end."""
+class Past(Protocol[E]):
+    """The events so far, as who joins late shall hear them."""
 
-    def __init__(self, compute: Compute[E, R]) -> None:
-        self.events: list[E] = []
+    def append(self, event: E, /) -> None:
+        """Add the newest event."""
+
+    def clear(self) -> None:
+        """Forget all."""
+
+    def __iter__(self) -> Iterator[E]: ...
+
+    def __len__(self) -> int: ...
+
+
+class Flight(Generic[E, R]):
+    """A computation under way: its ``past``, empty at first, and its result in the end."""
+
+    def __init__(self, compute: Compute[E, R], past: Past[E]) -> None:
+        self.past = past
         self.aboard = 0
         self._listeners: list[Publish[E]] = []
         self._heard = False
@@ -33,7 +50,7 @@ class Flight(Generic[E, R]):
 
     def publish(self, event: E) -> None:
         """Tell all who listen, and those who will join; called by the computation."""
-        self.events.append(event)
+        self.past.append(event)
         self._heard = self._heard or bool(self._listeners)
         for hear in tuple(self._listeners):
             hear(event)
@@ -41,7 +58,7 @@ class Flight(Generic[E, R]):
     def retract(self) -> bool:
         """Forget what was published, if nobody has heard any of it; return whether that is so."""
         if not self._heard:
-            self.events.clear()
+            self.past.clear()
         return not self._heard
 
     async def result(self) -> R:
@@ -58,8 +75,8 @@ class Flight(Generic[E, R]):
         """
         self.aboard += 1
         if hear is not None:
-            self._heard = self._heard or bool(self.events)
-            for event in self.events:
+            self._heard = self._heard or len(self.past) > 0
+            for event in self.past:
                 hear(event)
             self._listeners.append(hear)
 
@@ -84,13 +101,14 @@ class Flight(Generic[E, R]):
         self._task.cancel()
 
     def __repr__(self) -> str:
-        return f"<Flight {self.aboard} aboard, {len(self.events)} events>"
+        return f"<Flight {self.aboard} aboard, {len(self.past)} events>"
 
 
 class Flights(Generic[K, E, R]):
-    """The flights under way, by what they compute."""
+    """The flights under way, by what they compute; ``begin_past`` makes what each remembers."""
 
-    def __init__(self) -> None:
+    def __init__(self, begin_past: Callable[[], Past[E]] = list) -> None:
+        self._begin_past = begin_past
         self._under_way: dict[K, Flight[E, R]] = {}
 
     @contextmanager
@@ -100,7 +118,7 @@ class Flights(Generic[K, E, R]):
         """Take the flight of ``key``, or start it with ``compute``, until the context ends."""
         flight = self._under_way.get(key)
         if flight is None:
-            flight = self._under_way[key] = Flight(compute)
+            flight = self._under_way[key] = Flight(compute, self._begin_past())
             flight.on_landing(partial(self._remove, key, flight))
         flight.board(hear)
         try:

@@ -199,7 +199,7 @@ class Answering:
                 return answer
         except UpstreamFailed:
             # Sources may be told twice, the last ones count; words cannot be taken back.
-            if any(isinstance(event, Delta) for event in flight.events) and not flight.retract():
+            if any(isinstance(event, Delta) for event in flight.past) and not flight.retract():
                 raise
             degraded.append("llm")
             return None

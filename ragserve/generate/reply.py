@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import Callable, Sequence
 
@@ -71,13 +72,14 @@ class Dictation:
         self.events = 0
         self._say = say
         self._begin = begin
-        self._said: list[str] = []
+        self._said = io.StringIO()
+        self._pieces = 0
         self._heard_at = 0.0
 
     @property
     def text(self) -> str:
         """Return what has been said; raise ``UpstreamFailed`` if that is nothing."""
-        return _not_empty("".join(self._said))
+        return _not_empty(self._said.getvalue())
 
     def hear(self, events: Sequence[bytes]) -> None:
         """Take the data of events that arrived together; raise ``CallFailed``."""
@@ -117,9 +119,10 @@ class Dictation:
 
     def _tell(self, text: str) -> None:
         if text:
-            if not self._said:
+            if not self._pieces:
                 self._begin()
-            self._said.append(text)
+            self._said.write(text)
+            self._pieces += 1
             self._say(text)
 
     def _time(self) -> None:
@@ -129,7 +132,7 @@ class Dictation:
         self._heard_at = now
 
     def __repr__(self) -> str:
-        return f"<Dictation {len(self._said)} pieces{', complete' if self.complete else ''}>"
+        return f"<Dictation {self._pieces} pieces{', complete' if self.complete else ''}>"
 
 
 def decode_completion(reply: bytes) -> Completion:

@@ -22,7 +22,7 @@ from ragserve.flow.admission import Admission
 from ragserve.flow.context import Context
 from ragserve.flow.flight import Flights, Publish
 from ragserve.metrics import CACHE_LOOKUPS, FLIGHTS
-from ragserve.pipeline.events import Event
+from ragserve.pipeline.events import Event, Transcript
 from ragserve.pipeline.making import Answered, Compute, Flying, Making
 from ragserve.pipeline.paraphrases import Paraphrases
 from ragserve.pipeline.question import Asked
@@ -48,7 +48,7 @@ class Caching(Generic[R]):
         self._elsewhere = elsewhere
         self._entrance = entrance
         self._making = Making(answers, elsewhere, compute, as_kept, timeout_s, paraphrases)
-        self._flights: Flights[bytes, Event, Answered[R]] = Flights()
+        self._flights: Flights[bytes, Event, Answered[R]] = Flights(Transcript)
 
         def anew(
             asked: Asked, key: bytes, flight: Flying[R], newer_than: float

@@ -1,6 +1,13 @@
-"""What an answer in the making tells those who listen: its sources, then its words."""
+"""What an answer in the making tells those who listen: its sources, then its words.
+
+Words travel as JSON, encoded once for all readers. JSON strings can be joined without being read:
+that is how a ``Transcript`` keeps an answer's words in as many bytes as they have, where a delta
+for every token took thirty times that, for as long as the answer was being written.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import msgspec
 
@@ -14,9 +21,8 @@ class Sources(msgspec.Struct, frozen=True):
 
 
 class Delta(msgspec.Struct, frozen=True, gc=False):
-    """The next piece of the answer's text; ``json`` is the same, encoded once for all readers."""
+    """The next piece of the answer's text, as a JSON string."""
 
-    text: str
     json: bytes
 
 
@@ -26,4 +32,37 @@ _encode = msgspec.json.Encoder().encode
 
 def delta(text: str) -> Delta:
     """Return the event that says ``text``."""
-    return Delta(text, _encode(text))
+    return Delta(_encode(text))
+
+
+class Transcript:
+    """What has been told so far; words that followed each other have become one delta."""
+
+    __slots__ = ("_told",)
+
+    def __init__(self) -> None:
+        self._told: list[Sources | bytearray] = []
+
+    def append(self, event: Event) -> None:
+        """Add the newest event."""
+        told = self._told
+        if isinstance(event, Sources):
+            told.append(event)
+        elif told and isinstance(told[-1], bytearray):
+            told[-1] += event.json[1:-1]
+        else:
+            told.append(bytearray(event.json[1:-1]))
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._told.clear()
+
+    def __iter__(self) -> Iterator[Event]:
+        for event in self._told:
+            yield event if isinstance(event, Sources) else Delta(b'"%b"' % bytes(event))
+
+    def __len__(self) -> int:
+        return len(self._told)
+
+    def __repr__(self) -> str:
+        return f"<Transcript {len(self)} events>"

@@ -57,6 +57,8 @@ class Reader(asyncio.Protocol):
         """Count what has arrived."""
         if not self.tokens and not data.startswith(b"HTTP/1.1 200") and not self._tail:
             self.failure = data.partition(b"\r\n")[0].decode(errors="replace")
+            self._transport.close()  # a refused reader would count as a reading one until it ends
+            return
         whole = self._tail + data
         found = whole.count(TOKEN) - self._tail.count(TOKEN)
         self._tail = data[-32:]

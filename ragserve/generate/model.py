@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import msgspec
 
 from ragserve.config import LlmConfig
-from ragserve.embed.tokens import count_tokens
+from ragserve.embed.tokens import count_recurring, count_tokens
 from ragserve.errors import DeadlineExceeded
 from ragserve.flow.breaker import Alone, Trials
 from ragserve.flow.deadline import Deadline
@@ -79,7 +79,7 @@ class LanguageModel:
             question,
             passages,
             budget_tokens=self._config.context_tokens,
-            count=count_tokens,
+            count=count_recurring,
             conversation=conversation,
         )
         return Prompt(messages, used)

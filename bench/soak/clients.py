@@ -26,17 +26,19 @@ MODES = ("hybrid", "dense", "lexical")
 GAUGES = 20
 TIMEOUT = aiohttp.ClientTimeout(total=60)
 WRITE_PAUSE_S = 1.0
+DYING_S = 1.0
+"""So long a client may not know yet that the worker at the other end of a connection is gone."""
 LOST = (aiohttp.ClientError, ConnectionError, asyncio.IncompleteReadError, TimeoutError)
 REFUSALS = (429, 503, 504)
 _READING = re.compile(r"Gauge (\d+) of (\w+) reads (\d+)\.")
 
 
 class Tally:
-    """What clients saw: counts by kind and outcome, times of kills, examples of what is wrong."""
+    """What clients saw: counts by outcome, deaths of workers, examples of what is wrong."""
 
     def __init__(self) -> None:
         self.counts: Counter[tuple[str, str]] = Counter()
-        self.kills: list[float] = []
+        self.deaths: list[tuple[float, float]] = []
         self.examples: list[str] = []
 
     def note(self, kind: str, outcome: str, example: str = "") -> None:
@@ -45,9 +47,14 @@ class Tally:
         if example and len(self.examples) < 20:
             self.examples.append(f"{kind}, {outcome}: {example}")
 
+    def dying(self, since: float, until: float) -> None:
+        """Note that a worker was on its way out between two times (monotonic seconds)."""
+        self.deaths.append((since, until))
+
     def lost(self, kind: str, since: float, error: BaseException) -> None:
-        """Count a request without an answer: a killed worker may have held it."""
-        held = any(since <= at <= time.monotonic() for at in self.kills)
+        """Count a request without an answer, sent at ``since``: a dying worker may have held it."""
+        now = time.monotonic()
+        held = any(began <= now and since <= until + DYING_S for began, until in self.deaths)
         self.note(kind, "lost with a worker" if held else "lost", "" if held else repr(error))
 
     def total(self, outcome: str) -> int:

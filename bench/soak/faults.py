@@ -53,19 +53,18 @@ class Faults:
         """Kill the youngest worker; the oldest lives long and is watched."""
         workers = self._world.workers()
         if len(workers) == WORKERS:
-            self._kill(workers[-1], signal.SIGKILL)
+            now = time.monotonic()
+            workers[-1].kill()
+            self._tally.dying(now, time.monotonic())
 
     async def hang_worker(self) -> None:
         """Stop a worker; its supervisor kills it."""
         workers = self._world.workers()
         if len(workers) == WORKERS:
-            self._kill(workers[-1], signal.SIGSTOP)
+            now = time.monotonic()
+            self._tally.dying(now, now + HUNG_S)
+            workers[-1].send_signal(signal.SIGSTOP)
             await asyncio.to_thread(psutil.wait_procs, workers[-1:], HUNG_S)
-            self._tally.kills.append(time.monotonic())
-
-    def _kill(self, worker: psutil.Process, number: signal.Signals) -> None:
-        self._tally.kills.append(time.monotonic())
-        worker.send_signal(number)
 
     async def reload(self) -> None:
         """Replace every process."""

@@ -41,14 +41,14 @@ def test_an_answer_is_judged_by_its_passage(texts: list[str], degraded: bool, ou
     assert tally.counts == {("search", outcome): 1}
 
 
-def test_only_a_killed_worker_may_lose_a_request() -> None:
-    """What was lost without a kill meanwhile is told apart."""
+def test_only_a_dying_worker_may_lose_a_request() -> None:
+    """What was sent before it died or within a second after is its loss, the rest is the host's."""
     tally = Tally()
     now = time.monotonic()
-    tally.kills.append(now - 1)
-    tally.lost("query", now - 2, ConnectionResetError())
-    tally.lost("query", now - 0.5, ConnectionResetError())
-    assert tally.counts == {("query", "lost with a worker"): 1, ("query", "lost"): 1}
+    tally.dying(now - 5, now - 4)
+    for sent in (now - 6, now - 3.5, now - 2.5):
+        tally.lost("query", sent, ConnectionResetError())
+    assert tally.counts == {("query", "lost with a worker"): 2, ("query", "lost"): 1}
     assert tally.examples == ["query, lost: ConnectionResetError()"]
 
 

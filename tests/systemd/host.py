@@ -1,7 +1,8 @@
 """A disposable host: namespaces with a root, processes and a systemd of their own.
 
 The root is this machine's, seen through an overlay in memory: what is written there is gone with
-the host. /tmp and /run are its own, since systemd empties them. The network is shared.
+the host. /tmp and /run are its own, since systemd empties them. The network is shared, unless asked
+for otherwise.
 It is a pivoted root, no chroot: from within a chroot no user namespace can be made.
 """
 
@@ -61,10 +62,14 @@ def unsupported() -> str | None:
 
 
 class Host:
-    """A booted host."""
+    """A booted host; ``pid`` is its systemd's."""
 
     def __init__(self, pid: int) -> None:
-        self._pid = pid
+        self.pid = pid
+
+    def inside(self) -> list[str]:
+        """Return the start of a command line whose rest runs in the host."""
+        return ["nsenter", "-t", str(self.pid), "-m", "-p", "-C", "-u", "-i", "-n", "-r", "-w"]
 
     def run(self, *command: str) -> str:
         """Run a command in the host and return what it says; it must succeed."""
@@ -103,10 +108,9 @@ class Host:
         assert done.returncode == 0, done.stderr
 
     def _run(self, command: tuple[str, ...], given: str = "") -> subprocess.CompletedProcess[str]:
-        inside = ["nsenter", "-t", str(self._pid), "-m", "-p", "-C", "-u", "-i", "-r", "-w"]
         clean = ["env", "-i", "container=other", f"PATH={os.environ['PATH']}"]
         return subprocess.run(
-            [*inside, *clean, *command],
+            [*self.inside(), *clean, *command],
             input=given,
             capture_output=True,
             text=True,
@@ -116,9 +120,15 @@ class Host:
 
 
 @contextmanager
-def booted(directory: Path, mounts: Mapping[str, str]) -> Iterator[Host]:
-    """Boot a host with its root on ``directory``; it sees ``mounts`` at their values."""
+def booted(
+    directory: Path, mounts: Mapping[str, str], *, own_network: bool = False
+) -> Iterator[Host]:
+    """Boot a host with its root on ``directory``; it sees ``mounts`` at their values.
+
+    With ``own_network`` it has a loopback that nothing else reaches, and nothing beyond.
+    """
     spaces = ["--pid", "--mount", "--cgroup", "--uts", "--ipc", "--propagation", "private"]
+    spaces += ["--net"] if own_network else []
     binds = [f"{outside}:{inside}" for outside, inside in mounts.items()]
     boot = ["sh", "-c", BOOT, "boot", str(directory), *binds]
     with (directory.parent / "console").open("w") as console:
@@ -133,6 +143,8 @@ def booted(directory: Path, mounts: Mapping[str, str]) -> Iterator[Host]:
         until = time.monotonic() + BOOT_S
         host = Host(_first_child(process, until))
         host.wait_booted(until)
+        if own_network:
+            host.run("ip", "link", "set", "lo", "up")
         yield host
     finally:
         process.kill()

@@ -1,0 +1,1 @@
+"""conf/ansible, run against a host that boots for it."""

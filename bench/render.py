@@ -13,10 +13,17 @@ from bench import connections, faults, overload, plan, slow, startup, streams, s
 from bench.marked import fill
 from bench.results import RESULTS, read_all
 from bench.scenarios import SCENARIOS
+from bench.soak import table as soak
 
 ROOT = Path(__file__).parent.parent
 MODULE = "bench.render"
-OTHERS = {"connections": connections, "redis-faults": faults, "overload": overload, "slow": slow}
+OTHERS = {
+    "connections": connections,
+    "redis-faults": faults,
+    "overload": overload,
+    "slow": slow,
+    "soak": soak,
+}
 """Measurements that are no scenarios of ``bench.run``: those who make their tables."""
 SAME = 1.1
 """Contenders that all keep up with the load make no picture."""

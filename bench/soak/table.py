@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 
@@ -30,6 +31,6 @@ def table(result: dict[str, Any]) -> str:
     for name, growth in result["growth"].items():
         cells = (" → ".join(f"{one:.0f}" for one in quarters) for quarters in growth.values())
         lines.append(f"| {name.partition(' ')[0]} | {' | '.join(cells)} |")
-    for example in (*result["examples"], *result["counters_fallen"][:5]):
-        lines.append(f"\n{example}")
+    examples = Counter((*result["examples"], *result["counters_fallen"][:5]))
+    lines += ["", *(f"- {count} × {example}" for example, count in examples.items())]
     return "\n".join(lines)

@@ -19,9 +19,9 @@ URL = "http://127.0.0.1:8080"
 CLIENTS = 16
 LOAD_LIMIT_S = 400.0
 WORKER = "ragserve/worker/run.py"
-READY = "        notifier.ready()\n"
+START = "        await site.start()\n"
 Fault = tuple[str, str, str]
-DIES: Fault = (WORKER, READY, '        raise RuntimeError("this release is broken")\n')
+DIES: Fault = (WORKER, START, '        raise RuntimeError("this release is broken")\n')
 
 
 @pytest.fixture

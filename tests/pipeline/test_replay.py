@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 
+import msgspec
 import pytest
 
 from ragserve.flow.deadline import deadline_after
@@ -23,7 +24,7 @@ async def told(pause_s: float, budget_s: float = 30.0) -> list[str]:
     await replay(ANSWER, events.append, pause_s, deadline_after(budget_s, time.monotonic()))
     sources, *words = events
     assert sources == Sources([CITATION])
-    return [word.text for word in words if isinstance(word, Delta)]
+    return [msgspec.json.decode(word.json) for word in words if isinstance(word, Delta)]
 
 
 async def test_without_a_pause_it_is_told_at_once() -> None:

@@ -35,7 +35,7 @@ _HEAD = re.compile(
     rb"(/[A-Za-z0-9._~!$&'()*+,;=:@%/?-]*+) HTTP/1\.1\r\n"
     rb"((?:[A-Za-z0-9!#$%&'*+.^_`|~-]++:[ -~]*+\r\n)++)\r\n"
 )
-_HOST = re.compile(rb"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
+HOST = re.compile(rb"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 _LENGTH = re.compile(rb"0|[1-9][0-9]{0,6}")
 _UNUSUAL = frozenset(
     b"transfer-encoding expect upgrade content-encoding trailer te "
@@ -95,7 +95,7 @@ def parse_plain(head: bytes) -> Plain | None:
     if get(b"connection", b"keep-alive").lower() != b"keep-alive":
         return None
     length = get(b"content-length", b"0")
-    if not _HOST.fullmatch(get(b"host", b"")) or not _LENGTH.fullmatch(length):
+    if not HOST.fullmatch(get(b"host", b"")) or not _LENGTH.fullmatch(length):
         return None
     return Plain(
         method=match[1],

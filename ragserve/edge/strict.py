@@ -6,14 +6,12 @@ must not be answered (RFC 9112, 11.2). What nobody could read at all aiohttp ref
 
 from __future__ import annotations
 
-import re
 from functools import lru_cache
 
 from aiohttp import HttpVersion10, web
 
+from ragserve.edge.express import HOST
 from ragserve.errors import MalformedRequest
-
-_HOST = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?", re.ASCII)
 
 
 def check_head(request: web.Request) -> None:
@@ -35,4 +33,4 @@ def check_head(request: web.Request) -> None:
 
 @lru_cache(1024)
 def _is_host(text: str) -> bool:
-    return _HOST.fullmatch(text) is not None
+    return HOST.fullmatch(text.encode(errors="surrogateescape")) is not None

@@ -2,8 +2,7 @@
 
 ``StreamResponse.write`` costs a coroutine, a join and a drain for every piece; a stream of tokens
 needs none of them. Once aiohttp has sent the head, frames go to the transport as they are, in
-HTTP chunks made here, and aiohttp ends the message. The transport coalesces what is written in
-one turn of the loop.
+HTTP chunks made here, and aiohttp ends the message.
 
 A reader that does not keep up is not waited for: it is cut off when its backlog passes a bound or
 has not shrunk in time, so that it holds neither memory nor its neighbours who hear the same.

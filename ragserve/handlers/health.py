@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Literal
 
 from aiohttp import web
@@ -30,14 +30,14 @@ async def health(request: web.Request) -> web.Response:
     own = request.app[PRESENCE]
     seen, *results = await asyncio.gather(
         look_around(own.directory, "state", own),
-        _probe(_database(services)),
-        _probe(_ingest(services)),
-        _probe(_embedder(services)),
-        _probe(_model(services)),
-        _probe(_redis(services)),
+        _probe(_database, services),
+        _probe(_ingest, services),
+        _probe(_embedder, services),
+        _probe(_model, services),
+        _probe(_redis, services),
     )
     dependencies = dict(zip(names, results, strict=True))
-    dependencies["reranker"] = await _probe(_reranker(services))
+    dependencies["reranker"] = await _probe(_reranker, services)
     failing = [name for name, found in dependencies.items() if found.status == "failing"]
     status: Literal["ok", "degraded", "failing"] = "degraded" if failing else "ok"
     if "database" in failing and len(services.indexes) == 0:
@@ -58,11 +58,14 @@ async def ready(request: web.Request) -> web.Response:
     return json_response(ReadyResponse(phase), status=200 if phase == "ready" else 503)
 
 
-async def _probe(check: Awaitable[str | None]) -> Dependency:
+async def _probe(
+    check: Callable[[Services], Awaitable[str | None]], services: Services
+) -> Dependency:
     start = time.monotonic()
     try:
         async with asyncio.timeout(PROBE_S):
-            absent = await check
+            # Made here: whoever leaves before this has begun leaves no coroutine that never runs.
+            absent = await check(services)
     except TimeoutError:
         return Dependency("failing", PROBE_S * 1000, f"no answer within {PROBE_S} s")
     except RagserveError as error:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import warnings
 from pathlib import Path
 
+from aiohttp.test_utils import make_mocked_request
 from prometheus_client.parser import text_string_to_metric_families
 
 from ragserve.config import Config
+from ragserve.handlers.health import health
 from tests.conftest import Api, configured, serving
 
 
@@ -132,3 +136,18 @@ def _references(value: object) -> list[str]:
     if isinstance(value, list):
         return [ref for item in value for ref in _references(item)]
     return []
+
+
+async def test_who_asks_for_health_may_leave(api: Api) -> None:
+    """Cancelled before its probes have begun, it leaves nothing that should have run."""
+    request = make_mocked_request("GET", "/health", app=api.client.app)  # type: ignore[arg-type]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for turns in range(4):
+            asking = asyncio.create_task(health(request))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            asking.cancel()
+            (left,) = await asyncio.gather(asking, return_exceptions=True)
+            assert isinstance(left, asyncio.CancelledError)
+    assert [str(warning.message) for warning in caught] == []

@@ -2,10 +2,10 @@
 
 from ragserve.generate.answer import NO_ANSWER, Answer, cite
 from ragserve.generate.conversation import NO_CONVERSATION, Conversation, Options, Turn, standalone
+from ragserve.generate.cost import RelayedCost
 from ragserve.generate.extract import extract_answer
 from ragserve.generate.model import LanguageModel
 from ragserve.generate.prompt import PROMPT_VERSION
-from ragserve.generate.reply import relayed_usage
 
 __all__ = [
     "NO_ANSWER",
@@ -15,9 +15,9 @@ __all__ = [
     "Conversation",
     "LanguageModel",
     "Options",
+    "RelayedCost",
     "Turn",
     "cite",
     "extract_answer",
-    "relayed_usage",
     "standalone",
 ]

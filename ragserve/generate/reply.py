@@ -148,22 +148,22 @@ def cost_of(completion: Completion) -> Usage:
     return _usage(completion.usage)
 
 
-def relayed_usage(data: bytes) -> Usage:
-    """Return, and count, what a completion cost that is passed on as it is; 0 if it is not said.
+def decode_usage(data: bytes) -> Usage | None:
+    """Return what a completion, or an event of one, says that it cost; None if it does not."""
+    try:
+        told = _chunks.decode(data).usage
+    except ValueError:
+        return None  # not JSON, [DONE], half of an event
+    return None if told is None else _usage(told)
 
-    ``data`` is a whole reply, or a piece of a stream.
-    """
-    lines = data.split(b"\n") if data.lstrip().startswith(b"data:") else [data]
-    for line in reversed(lines):
-        try:
-            told = _chunks.decode(line.removeprefix(b"data:")).usage
-        except ValueError:
-            continue  # not JSON, [DONE], half of an event
-        if told is not None:
-            usage = _usage(told)
-            count(usage)
-            return usage
-    return Usage()
+
+def decode_text(reply: bytes) -> str:
+    """Return the text of all choices of a completion, as far as there is any."""
+    try:
+        choices = _completions.decode(reply).choices
+    except ValueError:  # not JSON, not this shape, not UTF-8
+        return ""
+    return "".join(choice.message.content or "" for choice in choices)
 
 
 def count(usage: Usage) -> None:

@@ -14,7 +14,7 @@ from aiohttp import web
 
 from ragserve.errors import UnknownModel
 from ragserve.flow.context import Context
-from ragserve.generate import relayed_usage
+from ragserve.generate import RelayedCost
 from ragserve.handlers.completion import DONE, Chunks
 from ragserve.handlers.services import SERVICES, TOKENS
 from ragserve.handlers.sse import EventStream
@@ -40,7 +40,6 @@ _SIDE_TASK = re.compile(
     r"|\s*Analyze this conversation and provide:\s*1\. The detected language",
     re.DOTALL,
 )
-_USAGE = re.compile(rb'"usage":\s*\{')
 
 
 def is_side_task(text: str) -> bool:
@@ -61,47 +60,50 @@ async def pass_on(
     relaying = request.app[SERVICES].pipeline.relaying
     if relaying is None or asked.model not in relaying.names:
         raise UnknownModel(f"model {asked.model!r} does not exist; GET /v1/models lists them")
+    cost = RelayedCost(body)
     try:
         if asked.stream:
-            return await _stream(request, relaying, asked.model, body, context)
+            return await _stream(request, relaying, asked.model, body, context, cost)
         reply = await relaying.relay(asked.model, body, context)
+        cost.take(reply)
     except CallFailed as error:
         refusal = error.refusal
         if refusal is None or refusal.status < 400 or refusal.status in OURS:
             raise
         return _as_said(refusal)
-    request[TOKENS] = relayed_usage(reply).total_tokens
+    finally:
+        request[TOKENS] = cost.settle().total_tokens
     return web.Response(body=reply, content_type="application/json")
 
 
 async def _stream(
-    request: web.Request, relaying: Relaying, name: str, body: bytes, context: Context
+    request: web.Request,
+    relaying: Relaying,
+    name: str,
+    body: bytes,
+    context: Context,
+    cost: RelayedCost,
 ) -> web.StreamResponse:
     services = request.app[SERVICES]
     pieces: EventStream[bytes] = EventStream(request, services.config.stream, bytes)
-    # An event is about a token, and four bytes of a prompt are: few streams say what they cost.
-    guessed = len(body) // 4
-    told = 0
-    forward = pieces.hear
+    meter, forward = cost.hear, pieces.hear
 
     def hear(piece: bytes) -> None:
-        nonlocal guessed, told
-        guessed += piece.count(b"data:")
-        if _USAGE.search(piece):
-            told = relayed_usage(piece).total_tokens
+        meter(piece)
         forward(piece)
 
+    def end(reply: bytes) -> bytes:
+        if not reply:
+            return b""  # it was streamed
+        cost.take(reply)
+        return _as_stream(reply)
+
     answering = relaying.relay(name, body, context, hear)
-    try:
-        return await stream(request, pieces, answering, _as_stream, failure=Chunks.failure)
-    finally:
-        request[TOKENS] = told or guessed
+    return await stream(request, pieces, answering, end, failure=Chunks.failure)
 
 
 def _as_stream(reply: bytes) -> bytes:
-    """Return a whole completion as a stream of one chunk; nothing, if it was streamed."""
-    if not reply:
-        return b""
+    """Return a whole completion as a stream of one chunk."""
     whole = msgspec.json.decode(reply)
     for choice in whole.get("choices", []):
         choice["delta"] = choice.pop("message", {})

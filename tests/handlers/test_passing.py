@@ -207,9 +207,24 @@ async def test_a_stream_that_is_long_in_coming_is_kept_alive(tmp_path: Path, dsn
     assert "nothing heard within 0.5 s" in text.rpartition("data: ")[2]
 
 
+@pytest.mark.parametrize("streamed", [True, False])
+async def test_a_whole_replys_tokens_are_counted(tmp_path: Path, dsn: str, streamed: bool) -> None:
+    """A server that does not stream, or say what it took, is paid for, too; a refusal is not."""
+    asked = {**ASKED, "stream": streamed}
+    refusal = Reply({"error": {"message": "no"}}, 400)
+    script = (refusal, completion("x" * 400), completion("more"))
+    async with _served(tmp_path, dsn, *script, rate__tokens_per_minute=100) as (api, server):
+        before = counted(LLM_TOKENS, "completion")
+        for status in (400, 200, 429):
+            async with api.client.post(CHAT, json=asked) as response:
+                assert response.status == status
+        assert counted(LLM_TOKENS, "completion") - before == 100
+        assert len(server.asked) == 2
+
+
 @pytest.mark.parametrize("says", [True, False])
 async def test_a_streams_tokens_are_counted(tmp_path: Path, dsn: str, says: bool) -> None:
-    """As the model says, or if it does not, by its events: a limit holds either way."""
+    """As the model says, or if it does not, by its events: limit and metrics know either way."""
     before = counted(LLM_TOKENS, "completion")
     script = then(HEAD + said(piece("Hello")) + (STOP if says else b"") + END)
     async with wire(script) as state:
@@ -223,4 +238,4 @@ async def test_a_streams_tokens_are_counted(tmp_path: Path, dsn: str, says: bool
                 await response.read()
             status, _ = await api.post(CHAT, ASKED)
     assert status == 429
-    assert counted(LLM_TOKENS, "completion") - before == (9 if says else 0)
+    assert counted(LLM_TOKENS, "completion") - before == (9 if says else 2)

@@ -203,10 +203,11 @@ async def limit(request: web.Request, handler: Handler) -> web.StreamResponse:
             # A kept answer takes none: whoever begins to compute one asks.
             address = request[ADDRESS]
             request[MAY_SPEND] = lambda: limiter.check_tokens(principal, address, now)
-            response = await handler(request)
-            if tokens := request.get(TOKENS, 0):
-                limiter.charge_soon(principal, request[ADDRESS], tokens, now)
-            return response
+            try:
+                return await handler(request)
+            finally:  # whoever leaves, or hears an error in the end, has had what came before
+                if tokens := request.get(TOKENS, 0):
+                    limiter.charge_soon(principal, request[ADDRESS], tokens, now)
     return await handler(request)
 
 

@@ -239,3 +239,29 @@ async def test_a_streams_tokens_are_counted(tmp_path: Path, dsn: str, says: bool
             status, _ = await api.post(CHAT, ASKED)
     assert status == 429
     assert counted(LLM_TOKENS, "completion") - before == (9 if says else 2)
+
+
+@pytest.mark.parametrize("leaves", [True, False], ids=["the reader leaves", "the model breaks off"])
+async def test_what_came_of_a_stream_is_paid_for(tmp_path: Path, dsn: str, leaves: bool) -> None:
+    """A stream that has no end has had its words: they count, and so does what was asked."""
+    words = HEAD + said(*[piece("word")] * 30)
+    script = then(words) if leaves else then(words, reset=True)
+    before = counted(LLM_TOKENS, "completion")
+    async with wire(script) as state:
+        config = configured(
+            llm__base_url=f"http://127.0.0.1:{state.port}/v1",
+            llm__model="m",
+            rate__tokens_per_minute=20,
+        )
+        async with asyncio.timeout(30), serving(config, tmp_path, dsn, ingest=False) as api:
+            async with api.client.post(CHAT, json={**ASKED, "stream": True}) as response:
+                text = b""
+                while text.count(b"word") < 30:
+                    text += await response.content.readany()
+                if not leaves:
+                    await response.read()
+            await state.until_ended(1)
+            while api.services.in_flight.count:  # noqa: ASYNC110 - the server's own count
+                await asyncio.sleep(0)
+            assert (await api.post(CHAT, ASKED))[0] == 429
+    assert counted(LLM_TOKENS, "completion") - before == 30

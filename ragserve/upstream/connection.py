@@ -3,6 +3,9 @@
 Bodies may be chunked, of a stated length, or end with the connection. One exchange at a time;
 nothing is pipelined. A stream's last event often comes before the end of its body: the connection
 then *lingers* until the rest has arrived, and only then is it of use again.
+
+A model's server mostly sends a token as one chunk that arrives by itself. Such a chunk, when the
+parser stands before one, is taken out of its frame here: the parser need not know of it.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from typing import cast
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
+from ragserve.flow.chunked import try_single
 from ragserve.upstream.exchange import Exchange
 from ragserve.upstream.failure import CallFailed, ClosedEarly
 
@@ -44,6 +48,8 @@ class Connection(asyncio.Protocol):
         self._pieces: list[bytes] = []
         self._heard = 0
         self._in_body = False
+        self._between_chunks = False
+        self._before_chunk = False
         self._until_close = False
         self._complete = False
         self._keep_alive = False
@@ -100,12 +106,19 @@ class Connection(asyncio.Protocol):
         if exchange is None and not self._lingering:
             self.close()  # nobody asked
             return
+        if self._before_chunk and exchange is not None:
+            content = try_single(data)
+            if content is not None:
+                exchange.body(content)
+                return
         self._heard += len(data)
         try:
             self._parser.feed_data(data)
         except (HttpParserError, HttpParserUpgrade) as error:
             self._fail(CallFailed(f"no HTTP reply: {error}", "garbage"))
             return
+        # Behind half a chunk's head the parser has called nothing, but no line has ended either.
+        self._before_chunk = self._between_chunks and data.endswith(b"\r\n")
         if exchange is None:
             if self._complete:
                 self._free() if self._keep_alive else self.close()
@@ -158,9 +171,18 @@ class Connection(asyncio.Protocol):
             return  # an interim response, the next one may be the reply
         self._in_body = True
         chunked = "chunked" in headers.get("transfer-encoding", "").lower()
+        self._between_chunks = chunked
         self._until_close = not chunked and "content-length" not in headers and status != 204
         if self._exchange is not None:
             self._exchange.head(status, headers)
+
+    def on_chunk_header(self) -> None:
+        """Take note that a chunk has begun, maybe the last one, behind which none does."""
+        self._between_chunks = False
+
+    def on_chunk_complete(self) -> None:
+        """Take note that the next one may begin."""
+        self._between_chunks = not self._complete
 
     def on_body(self, data: bytes) -> None:
         """Take a piece of the body."""
@@ -171,6 +193,7 @@ class Connection(asyncio.Protocol):
         """Take note of a message's end."""
         if self._in_body:
             self._complete = True
+            self._between_chunks = False
             self._keep_alive = not self._surplus and self._parser.should_keep_alive()
 
     def _free(self) -> None:

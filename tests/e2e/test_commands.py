@@ -11,8 +11,10 @@ import sys
 from pathlib import Path
 
 import aiohttp
+import asyncpg
 
 from ragserve import __version__
+from ragserve.store.embedded import database_dsn
 from tests.conftest import DOCUMENTS
 from tests.e2e.conftest import environment, ragserve, running
 
@@ -60,31 +62,49 @@ async def test_a_running_server_takes_files_and_questions(data_dir: Path) -> Non
         )
 
 
-def test_an_interrupted_ingest_goes_on(data_dir: Path, tmp_path: Path) -> None:
+STORED_BEFORE = 5
+"""Documents that are stored before ``HOLD`` lets an ingest wait."""
+HOLD = f"""
+CREATE FUNCTION hold() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+  IF NEW.version > {STORED_BEFORE} THEN PERFORM pg_advisory_xact_lock_shared(1); END IF;
+  RETURN NEW;
+END $$;
+CREATE TRIGGER hold BEFORE INSERT ON documents FOR EACH ROW EXECUTE FUNCTION hold()
+"""
+"""Makes storing wait for whoever holds that lock, so that no ingest ends before it is told to."""
+
+
+async def test_an_interrupted_ingest_goes_on(data_dir: Path, tmp_path: Path) -> None:
     """After Ctrl-C the same command takes in the rest, every document once."""
     folder = tmp_path / "many"
     folder.mkdir()
-    for number in range(600):
+    for number in range(40):
         (folder / f"{number}.txt").write_text(f"file number {number} about zebras", "utf-8")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "ragserve", "ingest", str(folder)],
-        env=environment(data_dir, RAGSERVE_INGEST__DOCUMENTS="2", RAGSERVE_LOG__LEVEL="debug"),
-        stderr=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stderr is not None
-    for line in process.stderr:  # the first document is in
-        if "document_stored" in line:
-            break
-    process.send_signal(signal.SIGINT)
-    _, rest = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert ragserve(data_dir, "migrate").returncode == 0
+    with database_dsn("", data_dir) as dsn:
+        connection = await asyncpg.connect(dsn)
+        await connection.execute(HOLD)
+        await connection.execute("SELECT pg_advisory_lock(1)")
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "ragserve", "ingest", str(folder)),
+            env=environment(data_dir, RAGSERVE_INGEST__DOCUMENTS="2", RAGSERVE_LOG__LEVEL="debug"),
+            stderr=subprocess.PIPE,
+        )
+        assert process.stderr is not None
+        async with asyncio.timeout(60):
+            for _ in range(STORED_BEFORE):
+                while b"document_stored" not in await process.stderr.readline():
+                    pass
+            process.send_signal(signal.SIGINT)
+            await connection.close()  # what is under way may end
+            rest = (await process.stderr.read()).decode()
+            assert await process.wait() == 130
     assert "the same command goes on from there" in rest
-    done = ragserve(data_dir, "ingest", str(folder))
+    done = await asyncio.to_thread(ragserve, data_dir, "ingest", str(folder))
     assert done.returncode == 0, done.stderr
-    words = done.stdout.split()
-    assert int(words[0]) + int(words[3]) == 600
+    stored, unchanged = (int(done.stdout.split()[place]) for place in (0, 3))
+    assert stored + unchanged == 40
+    assert STORED_BEFORE <= unchanged < 40
     assert ", 0 failed" in done.stdout
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -25,6 +26,7 @@ def run(config: Config, data_dir: Path, workers: int, reload: Callable[[], objec
     ``reload`` loads the configuration again and raises if it cannot be used.
     """
     log.configure(config.log)
+    raise_file_limit()
     server = config.server
     data_dir.mkdir(parents=True, exist_ok=True)
     # The children read the same file; what the command line changed goes through the environment.
@@ -55,6 +57,15 @@ def run(config: Config, data_dir: Path, workers: int, reload: Callable[[], objec
     ingester = Program(Slot("ingester", overlaps=False), command("ingester"))
     with database_dsn(config.database.dsn, data_dir):
         return Supervisor(programs, [ingester], settings, orphans).run()
+
+
+def raise_file_limit() -> None:
+    """Let this process and its children open as many files as the hard limit grants.
+
+    A shell's soft limit is 1024 for the sake of select(2), which nothing here calls.
+    """
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def listen(server: ServerConfig, workers: int, orphans: Sequence[Orphan]) -> list[socket.socket]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import resource
 import signal
 from pathlib import Path
 
@@ -73,6 +75,22 @@ def test_wrong_configuration_ends_with_its_own_code(data_dir: Path) -> None:
         "ragserve: unknown setting llm.base_uri (RAGSERVE_LLM__BASE_URI); "
         "did you mean llm.base_url?\n"
     )
+
+
+async def test_workers_may_open_what_the_host_lets_them(data_dir: Path, dsn: str) -> None:
+    """A shell's soft limit of open files does not bind `serve`; `check` says what does."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    _, most = before
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1024, most))
+    try:
+        said = ragserve(data_dir, "check", "--json", DATABASE_URL=dsn).stdout
+        async with running(data_dir, "--workers", "1", DATABASE_URL=dsn) as server:
+            worker = (await server.event("worker_ready"))["pid"]
+            assert resource.prlimit(worker, resource.RLIMIT_NOFILE) == (most, most)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    found = next(finding for finding in json.loads(said) if finding["name"] == "open files")
+    assert found["detail"].startswith(f"limit {most} that serve would take (no worker runs); ")
 
 
 def test_a_port_in_use_is_named(data_dir: Path) -> None:

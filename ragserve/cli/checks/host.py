@@ -84,13 +84,13 @@ def available_bytes() -> int:
 
 
 def check_open_files(config: Config, run_dir: Path) -> Finding:
-    """Look at the limit of a running worker if there is one: it may be another than this one's."""
+    """Look at the limit of a running worker, or else at what ``serve`` would take here."""
     living = members(run_dir)[0] if run_dir.is_dir() else []
     for worker in (one for one in living if one.name.isdecimal()):
         if (limit := _limit_of(worker)) is not None:
             return judge_open_files(limit, config, f"of worker {worker.name}")
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return judge_open_files(soft, config, "of this shell; no worker runs")
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return judge_open_files(most, config, "that serve would take (no worker runs)")
 
 
 def _limit_of(worker: Identity) -> int | None:
@@ -109,9 +109,9 @@ def judge_open_files(limit: int, config: Config, whose: str) -> Finding:
     needed = CLIENTS + own
     detail = f"limit {limit} {whose}; {CLIENTS} clients and {own} of its own may be open"
     if limit < own:
-        return failed("open files", detail, f"ulimit -n {needed}, or LimitNOFILE={needed}")
+        return failed("open files", detail, f"ulimit -Hn {needed}, or LimitNOFILE={needed}")
     if limit < needed:
-        return doubtful("open files", detail, f"ulimit -n {needed}, or LimitNOFILE={needed}")
+        return doubtful("open files", detail, f"ulimit -Hn {needed}, or LimitNOFILE={needed}")
     return passed("open files", detail)
 
 

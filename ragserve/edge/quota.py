@@ -26,6 +26,14 @@ LEASE_S = 0.1
 _LONG_AGO = float("-inf")
 
 
+class Exhausted(TooManyRequests):
+    """No token is left. ``decision`` tells the client so."""
+
+    def __init__(self, message: str, wait_s: float, decision: Decision) -> None:
+        super().__init__(message, retry_after_s=wait_s)
+        self.decision = decision
+
+
 class Hand:
     """What a worker knows of an identity's bucket in Redis, and the tokens it has taken from it.
 
@@ -64,6 +72,7 @@ class Quota:
         self._asking: dict[str, asyncio.Task[Lease]] = {}
         self._decisions: dict[int, Decision] = {}
         self._policy = f'"{name}";q={per_minute};w=60'
+        self._refused = RATE_LIMITED.labels(name)
 
     def try_take(self, identity: str, now: float) -> float:
         """Take a token and return how many are left; -1, and none taken, if that takes waiting."""
@@ -75,17 +84,21 @@ class Quota:
             return float(hand.left + hand.tokens)
         return -1.0 if self._shares.reachable else self._try_take_share(identity, now)
 
+    def try_refuse(self, identity: str, now: float) -> Exhausted | None:
+        """Return why a request cannot pass, which is counted; None if it may, or who knows."""
+        wait_s = self._known_wait_s(identity, now)
+        return self._refusal(wait_s) if wait_s > 0 else None
+
     async def take(self, identity: str, now: float) -> float:
-        """Take a token and return how many are left; raise ``TooManyRequests``."""
+        """Take a token and return how many are left; raise ``Exhausted``."""
         left = self.try_take(identity, now)
         if left >= 0:
             return left
         if self._shares is None:
             raise self._refusal(self._local.wait_s(identity, now))
         while self._shares.reachable:
-            # Nobody but Redis adds tokens, and only as time goes by.
-            if (wait_s := self._known_wait_s(identity, now)) > 0:
-                raise self._refusal(wait_s)
+            if (refusal := self.try_refuse(identity, now)) is not None:
+                raise refusal
             asking = self._asking.get(identity)
             if asking is None:
                 asking = asyncio.create_task(self._fill(identity, self._shares, now))
@@ -149,18 +162,26 @@ class Quota:
         ]
         await asyncio.gather(*returned, return_exceptions=True)
 
-    def _refusal(self, wait_s: float) -> TooManyRequests:
-        RATE_LIMITED.labels(self.name).inc()
-        return TooManyRequests(
+    def _refusal(self, wait_s: float) -> Exhausted:
+        self._refused.inc()
+        return Exhausted(
             f"{self.name}: {self._per_minute} requests a minute are allowed;"
             f" try again in {wait_s:.1f} s",
-            retry_after_s=wait_s,
+            wait_s,
+            self.decision(0.0),
         )
 
     def _known_wait_s(self, identity: str, now: float) -> float:
         """Return how long there can be no token, as far as this worker knows."""
+        if self._shares is None:
+            return self._local.wait_s(identity, now)
         hand = self._hands.get(identity)
-        return 0.0 if hand is None else self._rate.take(hand.full_at, now)[1]
+        if hand is None or hand.tokens > 0:
+            return 0.0
+        if self._shares.reachable:
+            # Nobody but Redis adds tokens, and only as time goes by.
+            return self._rate.take(hand.full_at, now)[1]
+        return self._share.take(max(hand.share_full_at, hand.full_at), now)[1]
 
     def _try_take_share(self, identity: str, now: float) -> float:
         """Take a token of the worker's share of what was left; -1 if there is none."""

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from aiohttp import web
 
 from ragserve.config import Config, RateConfig
 from ragserve.edge.address import ADDRESS, identity_of
 from ragserve.edge.auth import SCOPE
-from ragserve.edge.quota import Quota
+from ragserve.edge.quota import Exhausted, Quota
 from ragserve.edge.tokens import TokenQuota
-from ragserve.errors import TooManyRequests
 from ragserve.flow.bounded import Bounded
 from ragserve.flow.bucket import Decision
 from ragserve.flow.principal import Principal
@@ -80,10 +79,7 @@ class RateLimiter:
         self, principal: Principal, address: str, route_class: str, now: float
     ) -> Decision | None:
         """Count a request; None, and nothing counted, if it may not pass without waiting."""
-        if principal.limits is None:
-            limits = self._limits.get(route_class)
-        else:
-            limits = self._limits_with(principal.limits, route_class)
+        limits = self._limits_of(principal, route_class)
         if not limits:
             return FREE
         least = float("inf")
@@ -98,20 +94,26 @@ class RateLimiter:
                 least, decisive = left, quota
         return FREE if decisive is None else decisive.decision(least)
 
+    def try_refuse(
+        self, principal: Principal, address: str, route_class: str, now: float
+    ) -> Exhausted | None:
+        """Return why a request cannot pass, whatever else may be asked; None if that is open."""
+        for identify, quota in self._limits_of(principal, route_class):
+            refusal = quota.try_refuse(identify(principal, address), now)
+            if refusal is not None:
+                return refusal
+        return None
+
     async def take(
         self, principal: Principal, address: str, route_class: str, now: float
     ) -> Decision:
-        """Count a request; raise ``TooManyRequests`` if it may not pass."""
-        if principal.limits is None:
-            limits = self._limits.get(route_class, [])
-        else:
-            limits = self._limits_with(principal.limits, route_class)
+        """Count a request; raise ``Exhausted`` if it may not pass."""
         taken: list[tuple[float, Quota, str]] = []
-        for identify, quota in limits:
+        for identify, quota in self._limits_of(principal, route_class):
             identity = identify(principal, address)
             try:
                 taken.append((await quota.take(identity, now), quota, identity))
-            except TooManyRequests:
+            except Exhausted:
                 for _, before, earlier in taken:
                     before.give_back(earlier)
                 raise
@@ -138,6 +140,14 @@ class RateLimiter:
         await asyncio.gather(*self._charging, return_exceptions=True)
         quotas = [quota for limits in self._limits.values() for _, quota in limits]
         await asyncio.gather(*(quota.close() for quota in (*quotas, *self._own.values())))
+
+    def _limits_of(
+        self, principal: Principal, route_class: str
+    ) -> Sequence[tuple[Identify, Quota]]:
+        """Return the limits of a class of routes."""
+        if principal.limits is None:
+            return self._limits.get(route_class, ())
+        return self._limits_with(principal.limits, route_class)
 
     def _limits_with(self, own: KeyLimits, route_class: str) -> list[tuple[Identify, Quota]]:
         """Return the limits of a class of routes for a key with limits of its own."""
@@ -197,7 +207,11 @@ async def limit(request: web.Request, handler: Handler) -> web.StreamResponse:
         now = time.monotonic()
         decision = limiter.try_take(principal, request[ADDRESS], route_class, now)
         if decision is None:
-            decision = await limiter.take(principal, request[ADDRESS], route_class, now)
+            try:
+                decision = await limiter.take(principal, request[ADDRESS], route_class, now)
+            except Exhausted as error:
+                request[DECISION] = error.decision
+                raise
         request[DECISION] = decision
         if route_class == "query":
             # A kept answer takes none: whoever begins to compute one asks.

@@ -91,8 +91,14 @@ class Buckets:
             self._full_at[identity] -= self.rate.interval_s
 
     def wait_s(self, identity: str, now: float) -> float:
-        """Return how long to wait for a token; take none."""
-        return self.rate.take(self._full_at.get(identity, now), now)[1]
+        """Return how long to wait for a token; take none. Who has to wait is not forgotten."""
+        full_at = self._full_at.get(identity)
+        if full_at is None:
+            return 0.0
+        wait_s = self.rate.take(full_at, now)[1]
+        if wait_s > 0:
+            self._full_at[identity] = self._full_at.pop(identity)
+        return wait_s
 
     def left(self, identity: str, now: float) -> float:
         """Return how many tokens an identity has."""

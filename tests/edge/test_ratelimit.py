@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Iterator
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import asynccontextmanager
 
 import pytest
+from prometheus_client import REGISTRY
 
 from ragserve.config import AddressRateConfig, Config, RateConfig, RedisConfig, TenantRateConfig
+from ragserve.edge.quota import Exhausted
 from ragserve.edge.ratelimit import FREE, RateLimiter
 from ragserve.errors import TooManyRequests
 from ragserve.flow.bucket import Rate
@@ -30,6 +33,19 @@ class Clock:
 
     def __call__(self) -> int:
         return self.us
+
+
+async def outcome(taking: Awaitable[object]) -> tuple[str, float | None] | None:
+    """Return what was raised, or None."""
+    try:
+        await taking
+    except TooManyRequests as refusal:
+        return refusal.message, refusal.retry_after_s
+    return None
+
+
+def rate_limited(name: str) -> float:
+    return REGISTRY.get_sample_value("ragserve_rate_limited_total", {"class": name}) or 0.0
 
 
 @pytest.fixture
@@ -91,6 +107,65 @@ async def test_what_the_head_says() -> None:
         ("x-ratelimit-reset-requests", "1s"),
     )
     assert decision.headers.startswith(b'RateLimit-Policy: "query";q=60;w=60\r\nRateLimit: ')
+
+
+@pytest.mark.parametrize("redis_is", ["absent", "there", "gone"])
+async def test_who_is_refused_at_once_would_be_refused_anyway(
+    server: RedisServer, redis_is: str
+) -> None:
+    """``try_refuse`` says what ``take`` raises, and is silent wherever that lets pass.
+
+    While no Redis is asked it knows all; else ``take`` asks at most once until a token is due.
+    """
+    clock, rng = Clock(), random.Random(5)
+    config = Config(
+        rate=RateConfig(query_per_minute=60), tenant_rate=TenantRateConfig(query_per_minute=90)
+    )
+    async with connected(server, timeout_ms=200) as redis:
+        limiter = RateLimiter(
+            config, 2, None if redis_is == "absent" else Shares(redis, "t:", clock)
+        )
+        other = Principal("k2", "default", frozenset())
+        if redis_is == "gone":
+            server.kill()
+            await limiter.take(KEY, "::1", "query", 0.0)
+        outcomes = Counter[tuple[bool, bool]]()
+        for number in range(400):
+            clock.us += 0 if number < 200 else rng.choice((0, 100_000, 700_000))
+            who, now = rng.choice((KEY, other)), clock.us / 1e6
+            told = limiter.try_refuse(who, "::1", "query", now)
+            took = await outcome(limiter.take(who, "::1", "query", now))
+            outcomes[told is not None, took is None] += 1
+            if told is not None:
+                assert took == (told.message, told.retry_after_s)
+        assert outcomes[True, True] == 0
+        assert outcomes[True, False] > 150
+        assert outcomes[False, True] > 45
+        assert outcomes[False, False] <= (2 * outcomes[False, True] if redis_is == "there" else 0)
+
+
+async def test_a_refusal_says_what_is_left() -> None:
+    """Nothing, of how much, and when the bucket would be full; each is counted."""
+    limiter = RateLimiter(QUERIES, 1, None)
+    assert limiter.try_refuse(KEY, "::1", "query", 0.0) is None
+    assert limiter.try_refuse(KEY, "::1", "ingest", 0.0) is None
+    assert await admitted(limiter, KEY, 60, 0.0) == 60
+    before = rate_limited("query")
+    refusal = limiter.try_refuse(KEY, "::1", "query", 0.25)
+    assert refusal is not None
+    assert refusal.retry_after_s == pytest.approx(0.75)
+    assert dict(refusal.decision.fields) == {
+        "RateLimit-Policy": '"query";q=60;w=60',
+        "RateLimit": '"query";r=0;t=60',
+        "x-ratelimit-limit-requests": "60",
+        "x-ratelimit-remaining-requests": "0",
+        "x-ratelimit-reset-requests": "60s",
+    }
+    with pytest.raises(Exhausted) as raised:
+        await limiter.take(KEY, "::1", "query", 0.25)
+    assert raised.value.decision == refusal.decision
+    assert rate_limited("query") == before + 2
+    assert limiter.try_refuse(KEY, "::1", "query", 1.0) is None
 
 
 async def test_a_tenant_has_a_bucket_for_all_its_keys() -> None:

@@ -76,3 +76,14 @@ def test_never_more_than_burst_and_rate(rate: float, burst: int, pauses: list[fl
         for end in range(begin, len(passed)):
             most = burst + (passed[end] - passed[begin]) * rate / 60
             assert end - begin + 1 <= math.floor(most + 1e-3)
+
+
+def test_who_has_to_wait_is_not_forgotten() -> None:
+    """Others who come and go do not fill the bucket of one that is refused again and again."""
+    buckets = Buckets(Rate.per_minute(1), 2)
+    buckets.take("refused", 0.0)
+    for number in range(5):
+        buckets.take(f"other {number}", 0.0)
+        assert buckets.wait_s("refused", 0.0) == 60.0
+    assert buckets.wait_s("never seen", 0.0) == 0.0
+    assert len(buckets) == 2

@@ -1,12 +1,13 @@
 """What the express lane answers: questions whose answer is in memory, ``/health`` and ``/ready``.
 
-It also refuses: while the server is at its limit a question whose answer is not in memory gets its
-503 here, before anything is spent on it.
+It also refuses, before anything is spent on a request: 429 to whoever is known to be over a limit,
+whatever is asked, and 503 while the server is at its own limit to a question whose answer is not in
+memory.
 
 An answer from here is the one that aiohttp would have given, but for ``Server-Timing``: the same
 credentials are checked, the same bucket is drawn from, the same metrics are counted. Whatever is
-not certain at once is passed on: an unknown credential, an empty bucket, a question not in memory,
-a header that could change the answer. Nothing here waits.
+not certain at once is passed on: an unknown credential, a bucket of which only Redis knows, a
+question not in memory, a header that could change the answer. Nothing here waits.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from __future__ import annotations
 import functools
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 import msgspec
@@ -26,7 +28,7 @@ from ragserve.edge.address import Proxies
 from ragserve.edge.express import Memo, Plain
 from ragserve.edge.request_id import REQUEST_IDS
 from ragserve.edge.tally import Tally
-from ragserve.errors import Overloaded
+from ragserve.errors import Overloaded, RagserveError, TooManyRequests
 from ragserve.flow.admission import overloaded
 from ragserve.flow.principal import Principal, credential_of
 from ragserve.handlers.failure import describe
@@ -56,6 +58,22 @@ class Decision(Protocol):
         """Return the ``RateLimit`` header lines."""
 
 
+class Limited(Protocol):
+    """Why a request cannot pass. ``decision`` says how little is left."""
+
+    @property
+    def message(self) -> str:
+        """Return what the client is told."""
+
+    @property
+    def retry_after_s(self) -> float | None:
+        """Return when to come back."""
+
+    @property
+    def decision(self) -> Decision:
+        """Return the header lines of the refusal."""
+
+
 class Limiter(Protocol):
     """Counts requests."""
 
@@ -63,6 +81,11 @@ class Limiter(Protocol):
         self, principal: Principal, address: str, route_class: str, now: float, /
     ) -> Decision | None:
         """Count a request; None, and nothing counted, if it may not pass at once."""
+
+    def try_refuse(
+        self, principal: Principal, address: str, route_class: str, now: float, /
+    ) -> Limited | None:
+        """Return why a request cannot pass, which is counted; None if it may, or who knows."""
 
 
 class Answers(Protocol):
@@ -80,12 +103,17 @@ class Entrance(Protocol):
 
 
 class Questions(NamedTuple):
-    """What questions need. ``classes``: path to its class of the limiter, and to its entrance."""
+    """What questions need.
+
+    ``classes``: path to its class of the limiter, and to its entrance. ``others``: path to class of
+    what is asked with the same scope, and is refused here but not answered.
+    """
 
     classes: Mapping[str, tuple[str, Entrance]]
     answers: Answers
     authenticator: Authenticator
     limiter: Limiter
+    others: Mapping[str, str] = MappingProxyType({})
 
 
 Page = Callable[[float], Prepared | None]
@@ -93,24 +121,40 @@ Page = Callable[[float], Prepared | None]
 
 
 class Route(NamedTuple):
-    """A route of the lane: a page, which nobody wants in a log, or a question of a class."""
+    """A route of the lane: a page, which nobody wants in a log, or a question of a class.
+
+    ``tallies`` has one for each status. Without an entrance the lane knows no answers.
+    """
 
     method: bytes
     path: bytes
-    tally: Tally
+    tallies: Mapping[int, Tally]
     page: Page | None = None
     route_class: str = ""
     entrance: Entrance | None = None
-    refused: Tally | None = None
 
 
 class Ticket(NamedTuple):
-    """A head that the lane may answer: its request is ``total`` bytes long."""
+    """A head that the lane may answer: its request is ``total`` bytes long.
+
+    Unless it is ``plainly`` a question, something in it may call for another answer than the one in
+    memory: it can only be over a limit.
+    """
 
     plain: Plain
     route: Route
     total: int
     credential: bytes | None = None
+    plainly: bool = True
+
+
+class Refusal(NamedTuple):
+    """A refusal's bytes, around the request's id in its body."""
+
+    status: int
+    head: bytes
+    before: bytes
+    after: bytes
 
 
 class Lane:
@@ -129,40 +173,53 @@ class Lane:
         self._proxies = proxies
         self._routes: dict[bytes, Route] = {}
         for path, page in pages.items():
-            self._routes[path.encode()] = Route(
-                b"GET", path.encode(), Tally(path, "GET", 200, express=True), page
-            )
+            self._add("GET", path, (200,), page=page)
         if questions is not None:
+            limited = TooManyRequests.status
             for path, (kind, entrance) in questions.classes.items():
-                self._routes[path.encode()] = Route(
-                    b"POST",
-                    path.encode(),
-                    Tally(path, "POST", 200, express=True),
-                    route_class=kind,
-                    entrance=entrance,
-                    refused=Tally(path, "POST", Overloaded.status, express=True),
-                )
+                statuses = (200, Overloaded.status, limited)
+                self._add("POST", path, statuses, route_class=kind, entrance=entrance)
+            for path, kind in questions.others.items():
+                self._add("POST", path, (limited,), route_class=kind)
             self._try_known = questions.authenticator.try_known
             self._try_prepared = questions.answers.try_prepared
             self._try_take = questions.limiter.try_take
+            self._try_refuse = questions.limiter.try_refuse
         self._sample = config.access_sample if config.access else 0
         self._until_log = self._sample
 
+    def _add(
+        self,
+        method: str,
+        path: str,
+        statuses: Iterable[int],
+        *,
+        page: Page | None = None,
+        route_class: str = "",
+        entrance: Entrance | None = None,
+    ) -> None:
+        tallies = {status: Tally(path, method, status, express=True) for status in statuses}
+        self._routes[path.encode()] = Route(
+            method.encode(), path.encode(), tallies, page, route_class, entrance
+        )
+
     def ticket(self, plain: Plain) -> Ticket | None:
-        """Return a ticket for ``plain`` unless something in it may call for another answer."""
+        """Return a ticket for ``plain``, unless no answer to it can be the lane's."""
         route = self._routes.get(plain.target)
         if route is None or route.method != plain.method or plain.origin is not None:
             return None
-        if plain.cache_control is not None or plain.pragma is not None:
-            return None
+        plainly = plain.cache_control is None and plain.pragma is None
         if route.page is not None:
-            return Ticket(plain, route, plain.size) if plain.length == 0 else None
-        if plain.length == 0 or (plain.content_type or b"").lower() not in JSON_TYPES:
-            return None
-        if b"event-stream" in (plain.accept or b"").lower():
-            return None
+            return Ticket(plain, route, plain.size) if plainly and plain.length == 0 else None
+        plainly = (
+            plainly
+            and route.entrance is not None
+            and plain.length > 0
+            and (plain.content_type or b"").lower() in JSON_TYPES
+            and b"event-stream" not in (plain.accept or b"").lower()
+        )
         credential = credential_of(plain.authorization)
-        return Ticket(plain, route, plain.size + plain.length, credential)
+        return Ticket(plain, route, plain.size + plain.length, credential, plainly)
 
     def answer(self, ticket: Ticket, body: bytes, address: str, now: float) -> bytes | None:
         """Return the bytes of the answer to ``body``, or None: pass the request on.
@@ -171,7 +228,7 @@ class Lane:
         """
         if not self._is_open():
             return None
-        plain, route, _, credential = ticket
+        plain, route, _, credential, plainly = ticket
         limits = b""
         if route.page is not None:
             prepared = route.page(now)
@@ -181,35 +238,46 @@ class Lane:
             if plain.forwarded_for is not None:
                 address = self._proxies.client(address, plain.forwarded_for.decode("latin-1"))
             principal = self._try_known(credential, address, now)
-            if (
-                principal is None
-                or principal.collections is not None
-                or "query" not in principal.scopes
-            ):
+            if principal is None or "query" not in principal.scopes:
                 return None
-            prepared = self._try_prepared(principal.tenant, route.path, body, now)
+            plainly = plainly and principal.collections is None
+            prepared = (
+                self._try_prepared(principal.tenant, route.path, body, now) if plainly else None
+            )
             if prepared is None:
-                return self._try_refuse(ticket, principal, address, now)
+                return self._try_limit(ticket, principal, address, now) or (
+                    self._try_shed(ticket, principal, address, now) if plainly else None
+                )
             # Last, for what is passed on draws from the bucket there.
             decision = self._try_take(principal, address, route.route_class, now)
             if decision is None:
-                return None
+                return self._try_limit(ticket, principal, address, now)
             limits = decision.headers
         request_id = REQUEST_IDS.encoded(plain.request_id)
         answer = assemble(prepared, limits, request_id, now)
-        route.tally.count(time.monotonic() - now)
+        route.tallies[200].count(time.monotonic() - now)
         if self._sample and route.page is None:
-            self._until_log -= 1
-            if self._until_log <= 0:
-                self._log(route, request_id, address, now)
+            self._log(route, 200, request_id, address, now)
         return answer
 
-    def _try_refuse(
+    def _try_limit(
+        self, ticket: Ticket, principal: Principal, address: str, now: float
+    ) -> bytes | None:
+        """Return a 429 if a limit is known to be reached."""
+        limited = self._try_refuse(principal, address, ticket.route.route_class, now)
+        if limited is None:
+            return None
+        request_id = REQUEST_IDS.encoded(ticket.plain.request_id)
+        retry_after_s = math.ceil(limited.retry_after_s or 0.0)
+        refusal = _limited(limited.message, retry_after_s, len(request_id))
+        return self._refuse(ticket.route, refusal, limited.decision, request_id, address, now)
+
+    def _try_shed(
         self, ticket: Ticket, principal: Principal, address: str, now: float
     ) -> bytes | None:
         """Return a 503 if the server is at its limit."""
-        plain, route, _, _ = ticket
-        if route.entrance is None or route.refused is None:
+        route = ticket.route
+        if route.entrance is None:
             return None
         retry_after_s = route.entrance.refusal(principal.tenant, now)
         if not retry_after_s:
@@ -217,21 +285,38 @@ class Lane:
         decision = self._try_take(principal, address, route.route_class, now)
         if decision is None:
             return None
-        request_id = REQUEST_IDS.encoded(plain.request_id)
-        head, body = _refusal(math.ceil(retry_after_s), len(request_id))
-        refusal = Prepared(head, body.replace(b"?" * len(request_id), request_id))
-        route.refused.count(time.monotonic() - now)
-        return assemble(refusal, decision.headers, request_id, now)
+        request_id = REQUEST_IDS.encoded(ticket.plain.request_id)
+        refusal = _overloaded(math.ceil(retry_after_s), len(request_id))
+        return self._refuse(route, refusal, decision, request_id, address, now)
 
-    def _log(self, route: Route, request_id: bytes, address: str, now: float) -> None:
+    def _refuse(
+        self,
+        route: Route,
+        refusal: Refusal,
+        decision: Decision,
+        request_id: bytes,
+        address: str,
+        now: float,
+    ) -> bytes:
+        prepared = Prepared(refusal.head, b"".join((refusal.before, request_id, refusal.after)))
+        answer = assemble(prepared, decision.headers, request_id, now)
+        route.tallies[refusal.status].count(time.monotonic() - now)
+        if self._sample:
+            self._log(route, refusal.status, request_id, address, now)
+        return answer
+
+    def _log(self, route: Route, status: int, request_id: bytes, address: str, now: float) -> None:
         """Log one answer for ``log.access_sample`` of them."""
+        self._until_log -= 1
+        if self._until_log > 0:
+            return
         self._until_log = self._sample
         log.info(
             "request",
             request_id=request_id.decode("ascii"),
             method=route.method.decode(),
             path=route.path.decode(),
-            status=200,
+            status=status,
             ms=round((time.monotonic() - now) * 1000, 2),
             remote=address,
             sample=self._sample,
@@ -242,10 +327,18 @@ class Lane:
 
 
 @functools.lru_cache(maxsize=1000)
-def _refusal(retry_after_s: int, id_length: int) -> tuple[bytes, bytes]:
-    """Return head and body of a refusal, question marks where the request's id belongs."""
-    error = overloaded(retry_after_s)
+def _limited(message: str, retry_after_s: int, id_length: int) -> Refusal:
+    return _refusal(TooManyRequests(message), retry_after_s, id_length)
+
+
+@functools.lru_cache(maxsize=1000)
+def _overloaded(retry_after_s: int, id_length: int) -> Refusal:
+    return _refusal(overloaded(retry_after_s), retry_after_s, id_length)
+
+
+def _refusal(error: RagserveError, retry_after_s: int, id_length: int) -> Refusal:
+    """Return what refuses requests with ids of a length."""
     body = msgspec.json.encode(describe(error, "?" * id_length))
     headers = {"Content-Type": "application/json", "Retry-After": str(retry_after_s)}
-    prepared = prepare(error.status, headers, body)
-    return prepared.head, body
+    before, _, after = body.rpartition(b"?" * id_length)
+    return Refusal(error.status, prepare(error.status, headers, body).head, before, after)

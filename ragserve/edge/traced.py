@@ -94,7 +94,7 @@ class TracedLane(Lane):
         return answer
 
     def _tell(self, ticket: Ticket, answer: bytes, address: str, seconds: float) -> None:
-        plain, route, _, _ = ticket
+        plain, route, *_ = ticket
         if plain.forwarded_for is not None and self._proxies:
             address = self._proxies.client(address, plain.forwarded_for.decode("latin-1"))
         status = int(answer[9:12])
@@ -109,8 +109,8 @@ class TracedLane(Lane):
         }
         if status >= 500:
             attributes["error.type"] = str(status)
-        else:
-            attributes["http.response.header.cache-status"] = [_field(answer, b"Cache-Status")]
+        if cache := _field(answer, b"Cache-Status"):
+            attributes["http.response.header.cache-status"] = [cache]
         parent = None if plain.traceparent is None else plain.traceparent.decode("ascii")
         self._tracer.served(f"POST {route.path.decode()}", parent, attributes, seconds)
 

@@ -129,7 +129,13 @@ def create_lane(config: Config, app: web.Application) -> Lane:
         config.log,
         lambda: services.phase == "ready",
         pages={"/ready": lambda _: ready, "/health": services.vitals.try_get},
-        questions=Questions(classes, services.answers, services.keyring, app[LIMITER]),
+        questions=Questions(
+            classes,
+            services.answers,
+            services.keyring,
+            app[LIMITER],
+            others={"/v1/chat/completions": "query", "/v1/embeddings": "search"},
+        ),
         proxies=app[PROXIES],
     )
 

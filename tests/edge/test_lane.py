@@ -8,9 +8,22 @@ from structlog.testing import capture_logs
 from ragserve.config import LogConfig
 from ragserve.edge.express import parse_plain
 from ragserve.edge.lane import Lane, Questions
-from ragserve.flow.principal import OWNER
+from ragserve.flow.principal import OWNER, Principal
+from ragserve.schema import Scope
 from tests.edge.vectors import get, post
-from tests.edge.wire import OPEN, Echo, make_lane
+from tests.edge.wire import OPEN, Echo, Strict, make_lane
+
+
+def answer_to(lane: Lane, data: bytes) -> bytes | None:
+    ticket = ticket_of(lane, data)
+    if ticket is None:
+        return None
+    return lane.answer(ticket, data.partition(b"\r\n\r\n")[2], "::1", 0.0)  # type: ignore[arg-type]
+
+
+def status_of(lane: Lane, data: bytes) -> int | None:
+    answer = answer_to(lane, data)
+    return None if answer is None else int(answer[9:12])
 
 
 def ticket_of(lane: Lane, data: bytes) -> object:
@@ -31,10 +44,9 @@ def ticket_of(lane: Lane, data: bytes) -> object:
     ],
 )
 def test_headers_that_may_change_the_answer_are_passed_on(line: bytes) -> None:
-    """The lane has no ticket for them; with any other header it has."""
-    lane = make_lane()
-    assert ticket_of(lane, post(b"{}", line)) is None
-    assert ticket_of(lane, post(b"{}", b"X-" + line)) is not None
+    """The lane does not answer them; with any other header it does."""
+    assert status_of(make_lane(), post(b"{}", line)) is None
+    assert status_of(make_lane(), post(b"{}", b"X-" + line)) == 200
 
 
 def test_only_json_is_a_question() -> None:
@@ -42,11 +54,69 @@ def test_only_json_is_a_question() -> None:
     lane = make_lane()
     for kind in (b"text/plain", b"application/json; charset=latin-1", b""):
         data = post(b"{}").replace(b"application/json", kind)
-        assert ticket_of(lane, data) is None
-    assert ticket_of(lane, post(b"")) is None
-    assert ticket_of(lane, get(b"Content-Length: 2")) is None
+        assert status_of(lane, data) is None
+    assert status_of(lane, post(b"")) is None
+    assert status_of(lane, get(b"Content-Length: 2")) is None
     data = post(b"{}").replace(b"application/json", b"application/JSON; charset=UTF-8")
-    assert ticket_of(lane, data) is not None
+    assert status_of(lane, data) == 200
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        post(b"{}"),
+        post(b"?"),
+        post(b""),
+        post(b"not JSON"),
+        post(b"{}").replace(b"application/json", b"text/plain"),
+        post(b"{}", b"Cache-Control: no-cache"),
+        post(b"{}", b"Accept: text/event-stream"),
+        post(b"{}", path=b"/v1/chat/completions"),
+    ],
+)
+def test_over_a_limit_whatever_is_asked_is_refused(data: bytes) -> None:
+    """Kept or not, answerable here or not: the limit comes first, as in the ordinary path."""
+    lane = make_lane(Strict())
+    with_id = data.replace(b"Host: a\r\n", b"Host: a\r\nX-Request-ID: a\r\n")
+    head, _, body = (answer_to(lane, with_id) or b"").partition(b"\r\n\r\n")
+    lines = head.split(b"\r\n")
+    assert lines[0] == b"HTTP/1.1 429 Too Many Requests"
+    assert {b"Retry-After: 2", b"X-Request-ID: a", b'RateLimit: "query";r=0;t=60'} <= set(lines)
+    assert json.loads(body)["error"] == {
+        "message": "try again in 1.5 s",
+        "type": "rate_limit_error",
+        "param": None,
+        "code": "rate_limit_exceeded",
+        "request_id": "a",
+    }
+
+
+def test_only_those_who_may_ask_are_told_of_a_limit() -> None:
+    """An unknown credential, another scope, a page: the ordinary path knows what to say."""
+
+    class Ingesting(Strict):
+        def try_known(self, *_: object) -> Principal:
+            return Principal("k", "default", frozenset[Scope](["ingest"]))
+
+    assert status_of(make_lane(Strict()), post(b"{}", b"Authorization: unknown")) is None
+    assert status_of(make_lane(Ingesting()), post(b"{}")) is None
+    assert status_of(make_lane(Strict()), get()) == 200
+
+
+def test_a_key_for_some_collections_is_refused_but_not_answered() -> None:
+    """Which collection is asked the lane does not know, and it does not matter to a limit."""
+    some = Principal("k", "default", frozenset[Scope](["query"]), collections=frozenset({"a"}))
+
+    class Some(Echo):
+        def try_known(self, *_: object) -> Principal:
+            return some
+
+    class Limited(Strict):
+        def try_known(self, *_: object) -> Principal:
+            return some
+
+    assert status_of(make_lane(Some()), post(b"{}")) is None
+    assert status_of(make_lane(Limited()), post(b"{}")) == 429
 
 
 def test_what_is_not_known_draws_no_tokens() -> None:
@@ -116,10 +186,10 @@ def test_a_closed_lane_answers_nothing() -> None:
     assert lane.answer(ticket, b"", "::1", 0.0) is not None  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(("known", "status"), [(Echo(), 200), (Strict(), 429)])
 @pytest.mark.parametrize(("sample", "lines"), [(1, 12), (5, 2), (100, 0)])
-def test_the_access_log_is_sampled(sample: int, lines: int) -> None:
-    """One line for so many answers, which says so; probes are never logged."""
-    known = Echo()
+def test_the_access_log_is_sampled(sample: int, lines: int, known: Echo, status: int) -> None:
+    """One line for so many answers, refusals, too, which says so; probes are never logged."""
     lane = Lane(
         LogConfig(access_sample=sample),
         lambda: True,
@@ -138,7 +208,7 @@ def test_the_access_log_is_sampled(sample: int, lines: int) -> None:
             "request_id": "a",
             "method": "POST",
             "path": "/v1/query",
-            "status": 200,
+            "status": status,
             "remote": "::1",
             "sample": sample,
         }

@@ -37,6 +37,16 @@ async def test_both_lanes_give_the_same_answers(name: str) -> None:
             await assert_alike(lane, plain, [post() + ALL[name]], at_once=at_once)
 
 
+@pytest.mark.parametrize("name", ALL)
+async def test_both_lanes_refuse_alike(name: str) -> None:
+    """Over a limit the same bytes get the same refusals, and what is no question its answer."""
+    async with two_sides(limited=True) as (lane, plain):
+        for at_once in (False, True):
+            await assert_alike(lane, plain, [ALL[name], get()], at_once=at_once)
+            await assert_alike(lane, plain, [post(), ALL[name], get()], at_once=at_once)
+            await assert_alike(lane, plain, [post() + ALL[name]], at_once=at_once)
+
+
 LONG = 600
 """The few vectors over this are cut at every byte only by night."""
 

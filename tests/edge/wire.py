@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
@@ -15,13 +16,21 @@ from aiohttp.web_protocol import RequestHandler
 from ragserve.cache.prepared import Prepared, prepare_json
 from ragserve.config import LogConfig
 from ragserve.edge.lane import Lane, Questions
+from ragserve.edge.problem import problem
 from ragserve.edge.protocol import Connection
+from ragserve.edge.quota import Exhausted
+from ragserve.edge.ratelimit import tell
+from ragserve.edge.request_id import REQUEST_IDS
 from ragserve.flow.admission import Admission
+from ragserve.flow.bucket import Decision
 from ragserve.flow.principal import OWNER, Principal, credential_of
+from ragserve.handlers import DECISION, REQUEST_ID
 
 TURNS = 12
 """Turns of the loop that aiohttp needs for a request whose handler never waits, and some more."""
 VARYING = frozenset({b"date", b"x-request-id", b"age", b"ratelimit"})
+MADE_UP_ID = re.compile(rb'"request_id":"[0-9a-f]{16}"')
+OTHERS = {"/v1/chat/completions": "query"}
 
 
 class Answer(NamedTuple):
@@ -57,11 +66,35 @@ class Echo:
         """Let everybody pass."""
         return self
 
+    def try_refuse(
+        self, principal: Any, address: str, route_class: str, now: float
+    ) -> Exhausted | None:
+        """Know nobody who is over a limit."""
+        return None
+
     def try_prepared(self, tenant: str, path: bytes, body: bytes, now: float) -> Prepared | None:
         """Know every question but those that begin with ``?``."""
         if body.startswith(b"?"):
             return None
         return prepare_json(said("POST", path.decode(), body))
+
+
+class Strict(Echo):
+    """Says that everybody is over a limit, like ``refuse``."""
+
+    def try_take(self, *_: object) -> None:
+        """Let nobody pass."""
+
+    def try_refuse(self, *_: object) -> Exhausted:
+        """Know that."""
+        return exhausted()
+
+
+def exhausted() -> Exhausted:
+    """Return a refusal."""
+    fields = (("RateLimit", '"query";r=0;t=60'), ("x-ratelimit-remaining-requests", "0"))
+    lines = "".join(f"{name}: {value}\r\n" for name, value in fields)
+    return Exhausted("try again in 1.5 s", 1.5, Decision(fields, lines.encode()))
 
 
 def said(method: str, path: str, body: bytes) -> dict[str, object]:
@@ -81,15 +114,34 @@ async def echo(request: web.Request) -> web.Response:
     return web.Response(body=prepared.body, content_type="application/json")
 
 
-def make_lane() -> Lane:
+@web.middleware
+async def refuse(request: web.Request, handler: Any) -> web.StreamResponse:
+    """Refuse every question."""
+    if request.method == "POST" and request.path_qs in {"/v1/query", *OTHERS}:
+        error = exhausted()
+        request[DECISION] = error.decision
+        raise error
+    response: web.StreamResponse = await handler(request)
+    return response
+
+
+@web.middleware
+async def identified(request: web.Request, handler: Any) -> web.StreamResponse:
+    """Give the request its id."""
+    request[REQUEST_ID] = REQUEST_IDS.text(request.headers.get("X-Request-ID", ""))
+    response: web.StreamResponse = await handler(request)
+    return response
+
+
+def make_lane(known: Echo | None = None) -> Lane:
     """Return a lane that echoes what is posted to /v1/query, and ``/ready``."""
-    known = Echo()
+    known = known or Echo()
     ready = prepare_json(said("GET", "/ready", b""))
     return Lane(
         LogConfig(access=False),
         lambda: True,
         {"/ready": lambda _: ready},
-        Questions({"/v1/query": ("query", OPEN)}, known, known, known),
+        Questions({"/v1/query": ("query", OPEN)}, known, known, known, OTHERS),
     )
 
 
@@ -179,10 +231,14 @@ async def turns(count: int = TURNS) -> None:
 
 
 @asynccontextmanager
-async def two_sides(app: web.Application | None = None) -> AsyncIterator[tuple[Side, Side]]:
-    """Yield the same application with and without the lane."""
+async def two_sides(
+    app: web.Application | None = None, *, limited: bool = False
+) -> AsyncIterator[tuple[Side, Side]]:
+    """Yield the same application with and without the lane; ``limited`` ones refuse questions."""
     if app is None:
-        app = web.Application(client_max_size=2**20)
+        middlewares = [identified, problem, refuse] if limited else []
+        app = web.Application(client_max_size=2**20, middlewares=middlewares)
+        app.on_response_prepare.append(tell)
         app.router.add_route("*", "/{path:.*}", echo)
     runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=0.1)
     await runner.setup()
@@ -190,7 +246,7 @@ async def two_sides(app: web.Application | None = None) -> AsyncIterator[tuple[S
     assert server is not None
     server._kwargs["logger"] = _Silent()
     try:
-        yield Side(server, make_lane()), Side(server, None)
+        yield Side(server, make_lane(Strict() if limited else None)), Side(server, None)
     finally:
         await runner.cleanup()
 
@@ -229,6 +285,7 @@ def read_answers(data: bytes) -> tuple[Answer, ...]:
             else:
                 raise AssertionError(f"half an answer: {data!r}")
         assert head is not None
+        body = MADE_UP_ID.sub(b"", body)
         headers = sorted((name, value) for name, value in head.headers if name not in VARYING)
         answers.append(Answer(head.status_code, tuple(headers), body))
         data = client.trailing_data[0]

@@ -250,6 +250,23 @@ async def test_the_express_lane_tells_of_its_answers(
     assert 0 < span.end_time - span.start_time < 1e9
 
 
+async def test_the_express_lane_tells_of_its_refusals(
+    spans: Spans, tmp_path: Path, dsn: str
+) -> None:
+    """The span of a request over its limit is the ordinary path's: no failure, no cache asked."""
+    settings = {"tracing__enabled": True, "rate__search_per_minute": 1}
+    async with asking_the_lane(tmp_path, dsn, **settings) as (server, session):
+        async with session.post(f"{server.plain_url}/v1/search", json=QUESTION) as response:
+            assert response.status == 200
+        for url in (server.url, server.plain_url):
+            async with session.post(f"{url}/v1/search", json=QUESTION, headers=HEADERS) as response:
+                assert response.status == 429
+    lane, ordinary = (dict(span.attributes or {}) for span in spans.all[-2:])
+    assert lane["http.response.status_code"] == 429
+    assert lane == {name: ordinary[name] for name in ordinary if name != "user_agent.original"}
+    assert {span.status.status_code for span in spans.all} == {StatusCode.UNSET}
+
+
 async def test_a_collector_gets_the_spans(
     tmp_path: Path, dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

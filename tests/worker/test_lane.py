@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import aiohttp
@@ -16,6 +18,7 @@ from aiohttp import web
 from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
+from ragserve.edge import protocol, ratelimit
 from ragserve.edge.site import BATCH, Site
 from ragserve.handlers import SERVICES, Services
 from ragserve.ingest.run import ingesting
@@ -213,6 +216,55 @@ async def test_a_repeated_question_is_answered_by_the_lane(
     assert "Age" in headers
     differing = {name for name in headers if headers[name] != slow_headers[name]}
     assert differing <= {"Date", "X-Request-ID", "Age"}
+
+
+def counts() -> dict[str, float]:
+    """Return what is counted of refusals, by metric."""
+    names = {
+        "ragserve_http_requests_total": {"route": "/v1/query", "method": "POST", "status": "429"},
+        "ragserve_http_request_seconds_count": {"route": "/v1/query"},
+        "ragserve_rate_limited_total": {"class": "query"},
+    }
+    return {name: REGISTRY.get_sample_value(name, labels) or 0.0 for name, labels in names.items()}
+
+
+async def test_who_is_over_a_limit_is_refused_by_the_lane(
+    tmp_path: Path, dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the status, headers and body that aiohttp gives it, and counted in the same metrics."""
+    now = time.monotonic()
+    monkeypatch.setattr(protocol, "monotonic", lambda: now)
+    monkeypatch.setattr(ratelimit, "time", SimpleNamespace(monotonic=lambda: now))
+    async with asking(tmp_path, dsn, rate__query_per_minute=1) as (server, session):
+        path, chat = "/v1/query", "/v1/chat/completions"
+        kept = {"query": "When is lunch served?"}
+        assert (await ask(session, server.plain_url + path, kept))[0] == 200
+        for route, body, headers in (
+            (path, kept, {}),
+            (path, {"query": "When does the library close?"}, {"X-Request-ID": "a"}),
+            (path, {"no": "question"}, {"Cache-Control": "no-cache"}),
+            (path, kept, {"Accept": "text/event-stream"}),
+            (chat, {"messages": []}, {}),
+        ):
+            before, lane_before = counts(), express()
+            status, head, told = await ask(session, server.url + route, body, **headers)
+            assert express() == lane_before + 1
+            between = counts()
+            other = await ask(session, server.plain_url + route, body, **headers)
+            assert express() == lane_before + 1
+            after = counts()
+            assert {name: between[name] - before[name] for name in before} == {
+                name: after[name] - between[name] for name in before
+            }
+            assert (
+                between["ragserve_rate_limited_total"] == before["ragserve_rate_limited_total"] + 1
+            )
+            assert (status, other[0]) == (429, 429)
+            assert head["Retry-After"] == "60"
+            assert head["RateLimit"] == '"query";r=0;t=60'
+            ids = head.pop("X-Request-ID"), other[1].pop("X-Request-ID")
+            assert {**head, "Date": ""} == {**other[1], "Date": ""}
+            assert told == other[2].replace(ids[1].encode(), ids[0].encode())
 
 
 async def test_a_changed_collection_is_asked_anew(tmp_path: Path, dsn: str) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 PYTHON = "/usr/bin/python3"
 """That of a disposable host: even its patch level decides what is needed."""
-PARTS = ("ragserve", "systemd", "pyproject.toml", "README.md", "LICENSE", "NOTICE")
+PARTS = ("ragserve", "conf", "nginx", "systemd", "pyproject.toml", "README.md", "LICENSE", "NOTICE")
 
 
 def run(*command: str) -> None:

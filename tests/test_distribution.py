@@ -103,3 +103,9 @@ def test_an_index_would_take_both(released: Path) -> None:
         sys.executable, "-m", "twine", "check", "--strict", *map(str, released.iterdir()), cwd=ROOT
     )
     assert said.count("PASSED") == 2
+
+
+def test_the_changelog_has_this_release() -> None:
+    """Its first section is that of the version."""
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert text.split("\n## ")[1].startswith(f"{VERSION} (20")

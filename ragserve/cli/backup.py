@@ -18,9 +18,9 @@ from ragserve.cli.archive import CONFIGURATION, DATABASE, FORMAT, MANIFEST, Mani
 from ragserve.cli.transfer import Transfer
 from ragserve.config import Config, redacted, render
 from ragserve.errors import RagserveError, Unavailable
+from ragserve.store.dial import UNREACHABLE, dial
 from ragserve.store.dump import Programs, pieces, quoted
 from ragserve.store.embedded import database_dsn
-from ragserve.store.pool import DRIVER_ERRORS, role_of
 
 HEAD = "# The settings at the time of the backup; *** stands for a secret.\n"
 TABLES = (
@@ -61,8 +61,8 @@ async def connect(config: Config, dsn: str) -> asyncpg.Connection:
     """Return a connection without a limit on its statements: counting may take its time."""
     try:
         timeout_s = config.database.connect_timeout_s
-        return await asyncpg.connect(dsn, timeout=timeout_s, **role_of(dsn))
-    except (OSError, TimeoutError, ValueError, *DRIVER_ERRORS) as error:
+        return await dial(dsn, timeout=timeout_s)
+    except UNREACHABLE as error:
         reason = str(error) or type(error).__name__
         raise Unavailable(f"database: cannot connect: {reason}") from error
 

@@ -19,7 +19,7 @@ from typing import IO
 from urllib.parse import unquote, urlencode, urlsplit
 
 from ragserve.errors import RagserveError, Unavailable
-from ragserve.store.pool import role_of
+from ragserve.store.dial import role_of
 
 PIECE_BYTES = 1024**2
 STOP_S = 10.0

@@ -16,7 +16,8 @@ import structlog
 
 from ragserve.errors import Unavailable
 from ragserve.flow.backoff import backoff_s
-from ragserve.store.pool import DRIVER_ERRORS, Database
+from ragserve.store.dial import DRIVER_ERRORS
+from ragserve.store.pool import Database
 
 log = structlog.get_logger(__name__)
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import asyncpg
 
 from ragserve.errors import ConfigurationError, Unavailable
-from ragserve.store.pool import DRIVER_ERRORS, role_of
+from ragserve.store.dial import UNREACHABLE, dial
 
 LOCK = 0x7261_6773  # "rags"
 MIN_SERVER = 140_000
@@ -124,8 +124,8 @@ async def check_server(connection: asyncpg.Connection) -> None:
 async def prepare_database(dsn: str, connect_timeout_s: float) -> list[Migration]:
     """Connect once, bring the database up to date, return what was applied."""
     try:
-        connection = await asyncpg.connect(dsn, timeout=connect_timeout_s, **role_of(dsn))
-    except (OSError, TimeoutError, ValueError, *DRIVER_ERRORS) as error:
+        connection = await dial(dsn, timeout=connect_timeout_s)
+    except UNREACHABLE as error:
         reason = str(error) or type(error).__name__
         raise Unavailable(f"database: cannot connect: {reason}") from error
     try:

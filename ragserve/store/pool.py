@@ -16,7 +16,6 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
-from urllib.parse import urlsplit
 
 import asyncpg
 import structlog
@@ -24,6 +23,7 @@ from pgvector.asyncpg import register_vector
 
 from ragserve.config import DatabaseConfig
 from ragserve.errors import Unavailable
+from ragserve.store.dial import DRIVER_ERRORS, UNREACHABLE, dial
 
 log = structlog.get_logger(__name__)
 
@@ -41,7 +41,6 @@ _KEEP_ALIVE = (
     (socket.TCP_KEEPCNT, 2),
     (socket.TCP_USER_TIMEOUT, 15_000),
 )
-DRIVER_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError)
 
 
 class Database:
@@ -70,6 +69,7 @@ class Database:
                 self.dsn,
                 min_size=1 if at_once else 0,
                 max_size=self.size,
+                connect=dial,
                 connection_class=_Connection,
                 timeout=self._config.connect_timeout_s,
                 command_timeout=self._config.statement_timeout_s + 1,
@@ -77,10 +77,10 @@ class Database:
                 # Nothing here leaves session state behind; the default reset is a round trip.
                 reset=_keep_session,
                 server_settings=self._settings(),
-                **role_of(self.dsn),
             )
-        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-            raise Unavailable(f"database: cannot connect: {error}") from error
+        except UNREACHABLE as error:
+            reason = str(error) or type(error).__name__
+            raise Unavailable(f"database: cannot connect: {reason}") from error
 
     async def close(self) -> None:
         """Close all connections; those in use are cut off after a second."""
@@ -94,15 +94,15 @@ class Database:
     async def connect(self) -> asyncpg.Connection:
         """Open a connection outside the pool, for LISTEN or a lock; the caller closes it."""
         try:
-            connection = await asyncpg.connect(
+            connection = await dial(
                 self.dsn,
                 timeout=self._config.connect_timeout_s,
                 server_settings={"application_name": "ragserve"},
-                **role_of(self.dsn),
             )
             _keep_alive(connection)
-        except (OSError, TimeoutError, asyncpg.PostgresError, ValueError) as error:
-            raise Unavailable(f"database: cannot connect: {error}") from error
+        except UNREACHABLE as error:
+            reason = str(error) or type(error).__name__
+            raise Unavailable(f"database: cannot connect: {reason}") from error
         return connection
 
     @asynccontextmanager
@@ -122,7 +122,7 @@ class Database:
                 raise
             await self._expire(error)
             raise Unavailable(f"database: {error}") from error
-        except (asyncpg.InterfaceError, OSError) as error:
+        except (*DRIVER_ERRORS, OSError) as error:
             await self._expire(error)
             raise Unavailable(f"database: {error}") from error
         except TimeoutError as error:
@@ -214,14 +214,6 @@ class _Connection(asyncpg.Connection):  # type: ignore[misc] # asyncpg has no ty
 
 async def _keep_session(_connection: asyncpg.Connection) -> None:
     """Leave the session as it is."""
-
-
-def role_of(dsn: str) -> dict[str, str]:
-    """Return the role to look for: of several hosts the one that takes writes, unless it says."""
-    several = "," in urlsplit(dsn).netloc or ("host=" in dsn and "," in dsn.partition("host=")[2])
-    if several and "target_session_attrs" not in dsn:
-        return {"target_session_attrs": "read-write"}
-    return {}
 
 
 def _keep_alive(connection: asyncpg.Connection) -> None:

@@ -16,7 +16,7 @@ from ragserve.config import DatabaseConfig
 from ragserve.errors import Unavailable
 from ragserve.store.collections import Collection, ensure_collection
 from ragserve.store.migrate import prepare_database
-from ragserve.store.pool import Database, role_of
+from ragserve.store.pool import Database
 from ragserve.store.replica import Searches
 from ragserve.store.search import nearest_passages
 from tests.conftest import own_directory
@@ -54,19 +54,6 @@ def of_both(pair: Pair) -> str:
 
 def used(result: str) -> float:
     return REGISTRY.get_sample_value("ragserve_replica_reads_total", {"result": result}) or 0.0
-
-
-@pytest.mark.parametrize(
-    ("dsn", "role"),
-    [
-        ("postgresql://u@a/db", {}),
-        ("postgresql://u@a,b:5433/db", {"target_session_attrs": "read-write"}),
-        ("postgresql:///db?host=a,b", {"target_session_attrs": "read-write"}),
-        ("postgresql://u@a,b/db?target_session_attrs=any", {}),
-    ],
-)
-def test_of_several_hosts_the_primary_is_wanted(dsn: str, role: dict[str, str]) -> None:
-    assert role_of(dsn) == role
 
 
 async def test_the_standby_takes_over(pair: Pair) -> None:

@@ -11,8 +11,8 @@ from ragserve.cli.checks.finding import Finding, doubtful, failed, passed
 from ragserve.config import Config
 from ragserve.errors import RagserveError, Unavailable
 from ragserve.ingest.run import CONNECTIONS
+from ragserve.store.dial import UNREACHABLE, dial
 from ragserve.store.migrate import check_server, migrations, pending_migrations
-from ragserve.store.pool import DRIVER_ERRORS, role_of
 
 SKEW_S = 1.0
 KEY_DAYS = 14
@@ -47,8 +47,8 @@ async def check_database(config: Config, dsn: str) -> list[Finding]:
 async def connect(config: Config, dsn: str) -> asyncpg.Connection:
     """Return a connection to whoever takes writes."""
     try:
-        return await asyncpg.connect(dsn, timeout=config.database.connect_timeout_s, **role_of(dsn))
-    except (OSError, TimeoutError, ValueError, *DRIVER_ERRORS) as error:
+        return await dial(dsn, timeout=config.database.connect_timeout_s)
+    except UNREACHABLE as error:
         reason = str(error) or type(error).__name__
         raise Unavailable(f"cannot connect: {reason}") from error
 
@@ -130,7 +130,7 @@ async def _replica(config: Config) -> Finding:
     dsn = config.database.replica_dsn
     try:
         connection = await asyncpg.connect(dsn, timeout=config.database.connect_timeout_s)
-    except (OSError, TimeoutError, ValueError, *DRIVER_ERRORS) as error:
+    except UNREACHABLE as error:
         text = f"cannot connect: {error or type(error).__name__}; searches go to the primary"
         return doubtful(name, text, "database.replica_dsn")
     try:

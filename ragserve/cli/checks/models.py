@@ -16,7 +16,7 @@ from ragserve.embed import open_embedder
 from ragserve.errors import RagserveError, Unavailable
 from ragserve.generate import LanguageModel
 from ragserve.retrieve import Reranker
-from ragserve.store.pool import DRIVER_ERRORS
+from ragserve.store.dial import DRIVER_ERRORS
 from ragserve.store.redis import Redis
 
 

@@ -12,20 +12,26 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Mapping
 
+import asyncpg
 import structlog
 
 from ragserve.errors import Unavailable
 from ragserve.flow.backoff import backoff_s
-from ragserve.store.dial import DRIVER_ERRORS
+from ragserve.store.dial import DRIVER_ERRORS, wants_writes
 from ragserve.store.pool import Database
 
 log = structlog.get_logger(__name__)
 
 BASE_S = 0.1
 CAP_S = 2.0
+PROBE = "SHOW transaction_read_only"
 PROBE_S = 5.0
 """A dead peer that sent no FIN is noticed after this long."""
 PROBE_TIMEOUT_S = 5.0
+LOOK_S = 0.3
+LOOKS = 5
+"""A probe that so many looks in a row find unanswered tells of silence. Looks rather than a time:
+when this process is late itself the answer may be here, unread."""
 
 
 class Listener:
@@ -33,6 +39,8 @@ class Listener:
 
     The connection is probed every ``probe_s``. ``on_alive`` is then called with the monotonic time
     up to which nothing was missed: a reply comes after all notifications before its question.
+    ``on_silence`` is called when a reply takes suspiciously long; then comes ``on_alive`` or, on a
+    new connection, ``on_connect``.
     """
 
     def __init__(
@@ -42,12 +50,14 @@ class Listener:
         on_connect: Callable[[], Awaitable[None]],
         *,
         on_alive: Callable[[float], None] = lambda _: None,
+        on_silence: Callable[[], None] = lambda: None,
         probe_s: float = PROBE_S,
     ) -> None:
         self._database = database
         self._handlers = handlers
         self._on_connect = on_connect
         self._on_alive = on_alive
+        self._on_silence = on_silence
         self._probe_s = probe_s
         self._task: asyncio.Task[None] | None = None
         self.connected = asyncio.Event()
@@ -95,9 +105,28 @@ class Listener:
                     await asyncio.wait_for(lost.wait(), self._probe_s)
                 if not lost.is_set():
                     asked_at = time.monotonic()
-                    await connection.execute("SELECT 1", timeout=PROBE_TIMEOUT_S)
+                    await self._probe(connection)
                     self._on_alive(asked_at)
         except (OSError, TimeoutError, *DRIVER_ERRORS) as error:
             raise Unavailable(f"database: {error or type(error).__name__}") from error
         finally:
             connection.terminate()
+
+    async def _probe(self, connection: asyncpg.Connection) -> None:
+        """Return when the server has said something; raise if it takes no writes any more.
+
+        A primary that has become a standby hears of nothing that is new.
+        """
+        reply = asyncio.create_task(connection.fetchval(PROBE, timeout=PROBE_TIMEOUT_S))
+        try:
+            for _ in range(LOOKS):
+                if (await asyncio.wait({reply}, timeout=LOOK_S))[0]:
+                    break
+            else:
+                self._on_silence()
+            read_only = await reply == "on"
+        finally:
+            reply.cancel()
+        if read_only and wants_writes(self._database.dsn):
+            await self._database.distrust("the server takes no writes any more")
+            raise Unavailable("database: the server takes no writes any more")

@@ -4,6 +4,10 @@ asyncpg checks a server's role only when it connects. After a failover or restar
 hand out connections to the wrong or to no server, so an error that says so expires all of them.
 A connection that the server closed while it lay idle is replaced before anything is sent over it:
 then nobody sees an error, and nothing can have happened twice.
+
+A server that takes what is sent and says nothing (frozen, out of reach without a word, its disk
+stuck) costs no time but that of whoever finds out, the ``Listener``: what waits for such a server
+is cut off, and nothing more is sent to it until it speaks again.
 """
 
 from __future__ import annotations
@@ -35,6 +39,9 @@ POLITE_NICE = 15
 """A tenth of the usual share of a contended CPU: enough that a lock is not held for long."""
 # 25006 a standby, 57P0x shutting down, 08xxx connection lost.
 STALE_STATES = ("25006", "57P", "08")
+CANCELLED = "57014"
+"""The server gave a statement up, at its time limit or because somebody told it to."""
+SILENT = "it does not say a word"
 _KEEP_ALIVE = (
     (socket.TCP_KEEPIDLE, 5),
     (socket.TCP_KEEPINTVL, 5),
@@ -57,7 +64,10 @@ class Database:
         self._polite = polite and not config.dsn
         self._config = config
         self.size = size
+        self.silent = False
         self._pool: asyncpg.Pool | None = None
+        self._lent: set[asyncpg.Connection] = set()
+        self._acquiring: set[asyncio.Timeout] = set()
 
     async def open(self, *, at_once: bool = True) -> None:
         """Connect once, so that a wrong DSN is an error now and not at the first question.
@@ -110,25 +120,31 @@ class Database:
         """Lend a connection; driver and server failures become ``Unavailable``."""
         if self._pool is None:
             raise Unavailable("database: not connected")
+        if self.silent:
+            raise Unavailable(f"database: {SILENT} ({self!r})")
         try:
             connection = await self._acquire(self._pool)
+            self._lent.add(connection)
             try:
                 yield connection
             finally:
-                await self._pool.release(connection)
-        except asyncpg.PostgresError as error:
-            state = error.sqlstate or ""
-            if not state.startswith(STALE_STATES):
-                raise
-            await self._expire(error)
-            raise Unavailable(f"database: {error}") from error
+                try:
+                    await self._pool.release(connection)
+                finally:
+                    self._lent.discard(connection)
+        except TimeoutError as error:  # before OSError, of which it is one
+            limit_s = self._config.acquire_timeout_s
+            why = SILENT if self.silent else f"no answer within {limit_s} s"
+            raise Unavailable(f"database: {why} ({self!r})") from error
         except (*DRIVER_ERRORS, OSError) as error:
-            await self._expire(error)
-            raise Unavailable(f"database: {error}") from error
-        except TimeoutError as error:
-            raise Unavailable(
-                f"database: no answer within {self._config.acquire_timeout_s} s ({self!r})"
-            ) from error
+            state = getattr(error, "sqlstate", None) or ""
+            if state == CANCELLED:
+                raise Unavailable(f"database: {error}") from error
+            if isinstance(error, asyncpg.PostgresError) and not state.startswith(STALE_STATES):
+                raise
+            if not self.silent:
+                await self.distrust(error)
+            raise Unavailable(f"database: {SILENT if self.silent else error}") from error
 
     async def fetch(self, sql: str, *args: object) -> list[asyncpg.Record]:
         """Run one statement and return its rows."""
@@ -152,15 +168,42 @@ class Database:
             tag: str = await connection.execute(sql, *args)
             return tag
 
+    def fell_silent(self) -> None:
+        """Cut off whoever waits for the server, and have nobody else wait, until it ``spoke``."""
+        if self.silent:
+            return
+        self.silent = True
+        log.warning("database_silent", cut_off=len(self._lent) + len(self._acquiring))
+        for connection in tuple(self._lent):
+            with contextlib.suppress(asyncpg.InterfaceError):  # given back just now
+                connection.terminate()
+        now = asyncio.get_running_loop().time()
+        for acquiring in self._acquiring:
+            if not acquiring.expired():
+                acquiring.reschedule(now)
+
+    def spoke(self) -> None:
+        """Go on: the server has said something."""
+        if self.silent:
+            self.silent = False
+            log.info("database_speaks")
+
     async def _acquire(self, pool: asyncpg.Pool) -> asyncpg.Connection:
-        connection = await pool.acquire(timeout=self._config.acquire_timeout_s)
-        if connection.was_interrupted():
-            await self._expire("the server closed it")
-            connection.terminate()
-            connection = await pool.acquire(timeout=self._config.acquire_timeout_s)
+        limit_s = self._config.acquire_timeout_s
+        async with asyncio.timeout(limit_s) as acquiring:
+            self._acquiring.add(acquiring)
+            try:
+                connection = await pool.acquire(timeout=limit_s)
+                if connection.was_interrupted():
+                    await self.distrust("the server closed it")
+                    connection.terminate()
+                    connection = await pool.acquire(timeout=limit_s)
+            finally:
+                self._acquiring.discard(acquiring)
         return connection
 
-    async def _expire(self, error: object) -> None:
+    async def distrust(self, error: object) -> None:
+        """Replace all connections: the server behind them is gone, or another one."""
         log.warning("database_connections_expired", error=str(error))
         if self._pool is not None:
             await self._pool.expire_connections()

@@ -187,10 +187,12 @@ async def open_services(
             changed.send()
 
         async def catch_up() -> None:
+            database.spoke()
             await catalog.reload()
             keyring.reload()
 
         def hear(at: float) -> None:
+            database.spoke()
             catalog.heard(at)
             keyring.heard(at)
 
@@ -199,6 +201,7 @@ async def open_services(
             {CHANGED: note_change, KEYS_CHANGED: keyring.notified},
             on_connect=catch_up,
             on_alive=hear,
+            on_silence=database.fell_silent,
             probe_s=TRUST_S / 3,
         )
         listener.start()

@@ -16,6 +16,8 @@ def show_dependencies(database: Database, listener: Listener, redis: Redis | Non
     DATABASE_CONNECTIONS.labels("busy").set_function(lambda: database.busy)
     DATABASE_CONNECTIONS.labels("idle").set_function(lambda: database.idle)
     DATABASE_CONNECTIONS_LIMIT.labels("main").set(database.size)
-    DEPENDENCY_UP.labels("database").set_function(listener.connected.is_set)
+    DEPENDENCY_UP.labels("database").set_function(
+        lambda: listener.connected.is_set() and not database.silent
+    )
     if redis is not None:
         DEPENDENCY_UP.labels("redis").set_function(lambda: redis.reachable)

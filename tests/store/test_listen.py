@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import time
 
+import pytest
+
+from ragserve.store import listen
 from ragserve.store.collections import CHANGED
-from ragserve.store.listen import Listener
+from ragserve.store.listen import PROBE, Listener
 from ragserve.store.pool import Database
 
 
@@ -52,10 +57,46 @@ async def test_a_lost_connection_comes_back(database: Database) -> None:
         await database.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
             " WHERE datname = current_database() AND pid <> pg_backend_pid()"
-            " AND (query LIKE 'LISTEN%' OR query = 'SELECT 1')"
+            " AND (query LIKE 'LISTEN%' OR query = $1)",
+            PROBE,
         )
         await connections.get()
         await listener.connected.wait()
         await database.execute("SELECT pg_notify($1, 'again')", CHANGED)
         assert await heard.get() == "again"
+    await listener.stop()
+
+
+async def test_silence_is_noticed(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that takes the question and says nothing is told from one that is gone."""
+    monkeypatch.setattr(listen, "LOOK_S", 0.02)
+    events: asyncio.Queue[str] = asyncio.Queue()
+
+    async def connected() -> None:
+        events.put_nowait("connected")
+
+    listener = Listener(
+        database,
+        {CHANGED: events.put_nowait},
+        on_connect=connected,
+        on_alive=lambda _: events.put_nowait("alive"),
+        on_silence=lambda: events.put_nowait("silence"),
+        probe_s=0.01,
+    )
+    listener.start()
+    async with asyncio.timeout(30):
+        assert [await events.get(), await events.get()] == ["connected", "alive"]
+        backend = await database.fetchval(
+            "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND query = $1",
+            PROBE,
+        )
+        os.kill(backend, signal.SIGSTOP)
+        try:
+            while await events.get() != "silence":
+                pass
+            assert events.empty()
+        finally:
+            os.kill(backend, signal.SIGCONT)
+        assert await events.get() == "alive"
+        assert listener.connected.is_set()
     await listener.stop()

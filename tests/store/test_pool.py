@@ -7,9 +7,12 @@ import random
 from concurrent.futures import ThreadPoolExecutor
 
 import asyncpg
+import msgspec
 import pytest
 
-from ragserve.store.pool import Database
+from ragserve.config import Config
+from ragserve.errors import Unavailable
+from ragserve.store.pool import SILENT, Database
 
 
 def end_other_sessions(dsn: str) -> None:
@@ -50,6 +53,49 @@ async def test_a_closed_connection_is_noticed_by_a_transaction(
     async with database.connection() as connection, connection.transaction():
         assert await connection.fetchval("SELECT 1") == 1
     assert repr(database).startswith("<Database 0 busy")
+
+
+async def test_a_silent_server_is_not_waited_for(database: Database) -> None:
+    """Who has a connection, who waits for one and who comes are told so at once, all of them."""
+    waiting = [asyncio.create_task(database.execute("SELECT pg_sleep(600)")) for _ in range(6)]
+    async with asyncio.timeout(10):
+        while database.busy < database.size:  # noqa: ASYNC110 - it tells nobody
+            await asyncio.sleep(0.01)
+        database.fell_silent()
+        assert database.silent
+        for outcome in await asyncio.gather(*waiting, return_exceptions=True):
+            assert isinstance(outcome, Unavailable)
+            assert SILENT in outcome.message
+        with pytest.raises(Unavailable, match=SILENT):
+            await database.execute("SELECT 1")
+        database.spoke()
+        assert await database.fetchval("SELECT 1") == 1
+    assert repr(database).startswith("<Database 0 busy")
+
+
+async def test_a_statement_that_takes_too_long(dsn: str, config: Config) -> None:
+    """The server gives it up, which is no fault of this program's, and no connection's either."""
+    settings = msgspec.structs.replace(config.database, statement_timeout_s=0.05)
+    hasty = Database(dsn, settings, size=1)
+    await hasty.open()
+    pid = await hasty.fetchval("SELECT pg_backend_pid()")
+    with pytest.raises(Unavailable, match="statement timeout"):
+        await hasty.execute("SELECT pg_sleep(60)")
+    assert await hasty.fetchval("SELECT pg_backend_pid()") == pid
+    await hasty.close()
+
+
+async def test_who_waits_in_vain_leaves_the_connections_alone(dsn: str, config: Config) -> None:
+    """A pool that is used up is no reason to replace its connections."""
+    settings = msgspec.structs.replace(config.database, acquire_timeout_s=0.05)
+    small = Database(dsn, settings, size=1)
+    await small.open()
+    async with small.connection() as connection:
+        pid = connection.get_server_pid()
+        with pytest.raises(Unavailable, match="no answer within"):
+            await small.execute("SELECT 1")
+    assert await small.fetchval("SELECT pg_backend_pid()") == pid
+    await small.close()
 
 
 @pytest.mark.parametrize("rounds", [50, pytest.param(100_000, marks=pytest.mark.nightly)])

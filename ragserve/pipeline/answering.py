@@ -31,7 +31,7 @@ from ragserve.pipeline.making import Made
 from ragserve.pipeline.question import Asked
 from ragserve.pipeline.reranking import Reranking
 from ragserve.pipeline.vectors import Array, Vectors
-from ragserve.retrieve import Found, Indexes, Question, Reranker, relevant, retrieve
+from ragserve.retrieve import PATIENCE_S, Found, Indexes, Question, Reranker, relevant, retrieve
 from ragserve.schema import QueryResponse, SearchResponse, SearchResult, Usage
 from ragserve.store.collections import check_embedder
 from ragserve.store.replica import Searches
@@ -88,9 +88,10 @@ class Answering:
             with context.stage("embed"):
                 vector = await self._vectors.of_question(text)
         wanted = self._reranking.candidates(asked.top_k)
-        question = Question(text, vector, wanted, asked.mode, asked.filter)
         with context.stage("retrieve"):
             async with self._gates.database.permit(context.tenant, context.deadline):
+                patience_s = min(PATIENCE_S, context.due_s(time.monotonic()) / 2)
+                question = Question(text, vector, wanted, asked.mode, asked.filter, patience_s)
                 found = await retrieve(
                     self._searches, self._indexes, self._search, asked.collection, question
                 )

@@ -27,6 +27,10 @@ INLINE_PASSAGES = 50_000
 """A BM25 search over more of them takes over a millisecond and leaves the event loop."""
 
 
+PATIENCE_S = 3.0
+"""A hybrid search waits so long for the database; then words alone decide (degraded)."""
+
+
 class Found(msgspec.Struct, frozen=True):
     """Passages, best first.
 
@@ -43,13 +47,17 @@ class Found(msgspec.Struct, frozen=True):
 
 
 class Question(msgspec.Struct, frozen=True):
-    """What is searched for: words for BM25, a unit vector for the neighbours."""
+    """What is searched for: words for BM25, a unit vector for the neighbours.
+
+    After ``patience_s`` the answer of one of the two will do.
+    """
 
     text: str
     vector: npt.NDArray[np.float32] | None
     top_k: int
     mode: Mode
     filter: Filter | None = None
+    patience_s: float = PATIENCE_S
 
 
 async def retrieve(
@@ -111,6 +119,7 @@ async def _compared(
         candidates=max(question.top_k, CANDIDATES),
         top_k=question.top_k,
         dense_weight=config.dense_weight,
+        within_s=question.patience_s,
         filter_path=filter_path,
     )
 

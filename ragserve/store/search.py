@@ -88,9 +88,12 @@ async def fused_passages(
     candidates: int,
     top_k: int,
     dense_weight: float,
+    within_s: float,
     filter_path: str | None = None,
 ) -> list[Passage]:
     """Return the ``top_k`` best of the ``candidates`` nearest passages and the ``lexical`` ones.
+
+    Raises ``Unavailable`` if that takes longer than ``within_s``: words alone can be searched, too.
 
     ``lexical`` holds chunk ids and lexical scores from 0 to 1, already filtered. A passage's
     score is ``dense_weight`` times its similarity plus the rest times its lexical score.
@@ -98,7 +101,8 @@ async def fused_passages(
     chunks = [chunk for chunk, _ in lexical]
     scores = [score for _, score in lexical]
     args: list[object] = [vector, candidates, chunks, scores, dense_weight, top_k]
-    rows = await searches.fetch(collection, _sql(_HYBRID, collection, args, filter_path), *args)
+    sql = _sql(_HYBRID, collection, args, filter_path)
+    rows = await searches.fetch_soon(collection, within_s, sql, *args)
     return _ranked(
         [
             Passage(

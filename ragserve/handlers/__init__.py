@@ -9,6 +9,7 @@ from ragserve.handlers.services import (
     REQUEST_ID,
     SERVICES,
     TOKENS,
+    UNTIL,
     Services,
 )
 
@@ -21,5 +22,6 @@ __all__ = [
     "ROUTES",
     "SERVICES",
     "TOKENS",
+    "UNTIL",
     "Services",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 from typing import Final
@@ -13,7 +14,7 @@ from ragserve.errors import InvalidRequest, NotFound
 from ragserve.handlers.audit import note
 from ragserve.handlers.body import json_response
 from ragserve.handlers.collections import open_collection, visible_collection
-from ragserve.handlers.services import PRINCIPAL, SERVICES
+from ragserve.handlers.services import PRINCIPAL, SERVICES, UNTIL
 from ragserve.handlers.upload import read_upload
 from ragserve.handlers.waiting import wait_searchable
 from ragserve.schema import (
@@ -29,6 +30,8 @@ from ragserve.store.documents import DocumentRow, delete_document, find_document
 from ragserve.store.jobs import enqueue
 
 PAGE: Final = 100
+TELLING_S: Final = 0.1
+"""It takes to say what has become of documents."""
 
 
 async def upload(request: web.Request) -> web.Response:
@@ -42,6 +45,8 @@ async def upload(request: web.Request) -> web.Response:
         Accepted(item.id, "unchanged" if item.job is None else "queued", item.job)
         for item in enqueued
     ]
+    if UNTIL in request:  # what is safe is told while somebody is there to hear it
+        wait_s = min(wait_s, request[UNTIL] - asyncio.get_running_loop().time() - TELLING_S)
     if wait_s > 0:
         accepted = await wait_searchable(services, collection, accepted, wait_s)
     done = all(item.state not in ("queued", "running") for item in accepted)

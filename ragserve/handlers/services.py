@@ -74,6 +74,8 @@ MAY_SPEND: web.RequestKey[Callable[[], None]] = web.RequestKey("may_spend", Call
 """Raises ``TooManyRequests`` if the language model's tokens are used up."""
 TOKENS = web.RequestKey("tokens", int)
 """Tokens of the language model that the answer took; there are none if it was kept."""
+UNTIL = web.RequestKey("until", float)
+"""When a client that has said so gives up waiting, in the event loop's time."""
 REQUEST_ID = web.RequestKey("request_id", str)
 PRESENCE = web.AppKey("presence", Presence)
 """This worker among the processes of its host."""

@@ -20,6 +20,7 @@ from ragserve.edge.access import access
 from ragserve.edge.address import PROXIES, Proxies
 from ragserve.edge.auth import authenticate
 from ragserve.edge.lane import Lane, Questions
+from ragserve.edge.patience import patience
 from ragserve.edge.problem import problem
 from ragserve.edge.ratelimit import LIMITER, RateLimiter, limit, tell
 from ragserve.edge.traced import TRACER, ServerTracer, TracedLane, trace
@@ -68,7 +69,7 @@ def create_app(
 
     ``listener`` is what it will be served on; a supervisor that takes over may ask for it.
     """
-    middlewares = [access, problem, authenticate, limit]
+    middlewares = [access, problem, authenticate, limit, patience]
     if config.tracing.enabled:
         middlewares.insert(1, trace)
     app = web.Application(middlewares=middlewares, client_max_size=config.limits.body_bytes)

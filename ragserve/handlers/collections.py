@@ -18,16 +18,16 @@ from ragserve.store.collections import (
     count_collection,
     delete_collection,
     ensure_collection,
-    find_collection,
     get_collection,
     list_collections,
 )
 
 
 async def open_collection(
-    services: Services, principal: Principal, name: str, language: Language | None = None
+    request: web.Request, name: str, language: Language | None = None
 ) -> Collection:
     """Return the collection, created on first use with this server's embedder."""
+    services, principal = request.app[SERVICES], request[PRINCIPAL]
     principal.check_collection(name)
     return await ensure_collection(
         services.database,
@@ -36,6 +36,7 @@ async def open_collection(
         embedder=services.embedder.name,
         dimensions=services.embedder.dimensions,
         language=language or services.config.search.language,
+        on_create=lambda made: note("collection_created", request, collection=made.name),
     )
 
 
@@ -55,16 +56,12 @@ async def create(request: web.Request) -> web.Response:
     """Create a collection."""
     services = request.app[SERVICES]
     wanted = await read_json(request, CollectionRequest)
-    tenant = request[PRINCIPAL].tenant
-    existed = await find_collection(services.database, tenant, wanted.name) is not None
-    collection = await open_collection(services, request[PRINCIPAL], wanted.name, wanted.language)
+    collection = await open_collection(request, wanted.name, wanted.language)
     if wanted.language not in (None, collection.language):
         raise Conflict(
             f"collection {collection.name!r} exists with language {collection.language}",
             param="language",
         )
-    if not existed:
-        note("collection_created", request, collection=collection.name)
     return json_response(await _describe(services, collection), status=201)
 
 

@@ -39,7 +39,7 @@ async def upload(request: web.Request) -> web.Response:
     services = request.app[SERVICES]
     wait_s = _seconds(request, services.config.limits.wait_s)
     handed_in = await read_upload(request)
-    collection = await open_collection(services, request[PRINCIPAL], handed_in.collection)
+    collection = await open_collection(request, handed_in.collection)
     enqueued = await enqueue(services.database, collection, handed_in.documents, salt=services.salt)
     accepted = [
         Accepted(item.id, "unchanged" if item.job is None else "queued", item.job)

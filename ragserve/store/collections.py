@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import asyncpg
 import msgspec
 
@@ -87,8 +89,12 @@ async def ensure_collection(
     embedder: str,
     dimensions: int,
     language: Language,
+    on_create: Callable[[Collection], None] = lambda _: None,
 ) -> Collection:
-    """Return the collection, creating it if need be; raise ``Conflict`` on another embedder."""
+    """Return the collection, creating it if need be; raise ``Conflict`` on another embedder.
+
+    ``on_create`` is told of a new one, once of all who wanted it at the same time.
+    """
     check_name(name)
     collection = await find_collection(database, tenant, name)
     if collection is None:
@@ -108,6 +114,8 @@ async def ensure_collection(
                 await _create_partition(connection, collection)
         if collection is None:
             collection = await get_collection(database, tenant, name)
+        else:
+            on_create(collection)
     check_embedder(collection, embedder, dimensions)
     return collection
 

@@ -103,12 +103,18 @@ async def test_what_is_refused(api: Api, admin: Caller) -> None:
 
 
 async def test_administration(api: Api, admin: Caller) -> None:
-    """Collections made and deleted, documents deleted, caches cleared; a failed call says none."""
+    """Collections made, by a document too, and deleted; documents deleted, caches cleared.
+
+    A failed call says none of it.
+    """
     await admin("POST", "/v1/collections", {"name": "papers"})
     admin.said("collection_created", collection="papers")
     await admin("POST", "/v1/collections", {"name": "papers"})
     assert admin.logs == []
     await admin("POST", "/v1/documents?wait=30", {**DOCUMENT, "collection": "papers"})
+    await admin("POST", "/v1/documents", {**DOCUMENT, "collection": "letters"})
+    admin.said("collection_created", collection="letters")
+    await admin("DELETE", "/v1/collections/letters")
     await admin("DELETE", "/v1/cache")
     admin.said("cache_cleared", collections=["papers"])
     await admin("DELETE", "/v1/documents/none?collection=papers")

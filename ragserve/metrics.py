@@ -99,12 +99,12 @@ RATE_LIMITED = Counter(
 )
 ADMISSION_REFUSED = Counter(
     "ragserve_admission_refused_total",
-    "Questions refused at the entrance, by the gate that is too busy and why: queue or deadline.",
+    "Requests refused at the entrance, by the gate that is too busy and why: queue or deadline.",
     ["gate", "reason"],
 )
-GATE_LIMIT = Gauge("ragserve_gate_limit", "Questions that may be in a stage at once.", ["gate"])
-GATE_USED = Gauge("ragserve_gate_used", "Questions in a stage now.", ["gate"])
-GATE_WAITING = Gauge("ragserve_gate_waiting", "Questions waiting for a stage.", ["gate"])
+GATE_LIMIT = Gauge("ragserve_gate_limit", "Requests that may be in a stage at once.", ["gate"])
+GATE_USED = Gauge("ragserve_gate_used", "Requests in a stage now.", ["gate"])
+GATE_WAITING = Gauge("ragserve_gate_waiting", "Requests waiting for a stage.", ["gate"])
 ANSWERS = Counter("ragserve_answers_total", "Answers by how they came about.", ["kind"])
 DEGRADED = Counter("ragserve_degraded_total", "Answers given without a dependency.", ["dependency"])
 EMBEDDING_CACHE = Counter(

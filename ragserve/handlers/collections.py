@@ -12,6 +12,7 @@ from ragserve.flow.principal import Principal
 from ragserve.handlers.audit import note
 from ragserve.handlers.body import json_response, read_json
 from ragserve.handlers.services import PRINCIPAL, SERVICES, Services
+from ragserve.handlers.turn import turn
 from ragserve.schema import CollectionList, CollectionRequest, CollectionResponse, Deleted
 from ragserve.store.collections import (
     Collection,
@@ -56,7 +57,8 @@ async def create(request: web.Request) -> web.Response:
     """Create a collection."""
     services = request.app[SERVICES]
     wanted = await read_json(request, CollectionRequest)
-    collection = await open_collection(request, wanted.name, wanted.language)
+    async with turn(request):
+        collection = await open_collection(request, wanted.name, wanted.language)
     if wanted.language not in (None, collection.language):
         raise Conflict(
             f"collection {collection.name!r} exists with language {collection.language}",
@@ -87,7 +89,8 @@ async def delete(request: web.Request) -> web.Response:
     services = request.app[SERVICES]
     name = request.match_info["name"]
     collection = await visible_collection(services, request[PRINCIPAL], name)
-    await delete_collection(services.database, collection)
+    async with turn(request):
+        await delete_collection(services.database, collection)
     services.catalog.doubt(collection)
     note("collection_deleted", request, collection=name)
     return json_response(Deleted(name))

@@ -15,6 +15,7 @@ from ragserve.handlers.audit import note
 from ragserve.handlers.body import json_response
 from ragserve.handlers.collections import open_collection, visible_collection
 from ragserve.handlers.services import PRINCIPAL, SERVICES, UNTIL
+from ragserve.handlers.turn import check_turn, turn
 from ragserve.handlers.upload import read_upload
 from ragserve.handlers.waiting import wait_searchable
 from ragserve.schema import (
@@ -38,9 +39,13 @@ async def upload(request: web.Request) -> web.Response:
     """Take documents; they are safe once this answers, and searchable soon after."""
     services = request.app[SERVICES]
     wait_s = _seconds(request, services.config.limits.wait_s)
+    check_turn(request)
     handed_in = await read_upload(request)
-    collection = await open_collection(request, handed_in.collection)
-    enqueued = await enqueue(services.database, collection, handed_in.documents, salt=services.salt)
+    async with turn(request):
+        collection = await open_collection(request, handed_in.collection)
+        enqueued = await enqueue(
+            services.database, collection, handed_in.documents, salt=services.salt
+        )
     accepted = [
         Accepted(item.id, "unchanged" if item.job is None else "queued", item.job)
         for item in enqueued
@@ -83,7 +88,9 @@ async def delete(request: web.Request) -> web.Response:
     collection = await _collection(request)
     document_id = request.match_info["id"]
     services = request.app[SERVICES]
-    if not await delete_document(services.database, collection, document_id):
+    async with turn(request):
+        deleted = await delete_document(services.database, collection, document_id)
+    if not deleted:
         raise NotFound(f"document {document_id!r} is not in collection {collection.name!r}")
     services.catalog.doubt(collection)
     note("document_deleted", request, collection=collection.name, document=document_id)

@@ -13,6 +13,7 @@ from ragserve.embed import Embedder
 from ragserve.flow.bucket import Decision
 from ragserve.flow.context import Context
 from ragserve.flow.deadline import deadline_after
+from ragserve.flow.gate import Gate
 from ragserve.flow.in_flight import InFlight
 from ragserve.flow.principal import Principal
 from ragserve.flow.signal import Signal
@@ -42,6 +43,7 @@ class Services(msgspec.Struct):
     redis: Redis | None
     answers: Answers
     pipeline: Pipeline
+    changes: Gate
     changed: Signal
     in_flight: InFlight
     streams: Streams

@@ -14,6 +14,10 @@ LOCAL_AT_ONCE = 12
 """Enough for the model's batches; more would only wait for this core, and make all others wait."""
 REMOTE_AT_ONCE = 256
 """These wait for another machine's model."""
+CHANGING_SHARE = 4
+"""One of so many connections, one at least, may change something; the others are for questions."""
+CHANGING_WAIT_S = 10.0
+"""A change may have to wait so long; whoever makes many of them is in no hurry."""
 
 
 class Gates(NamedTuple):
@@ -21,16 +25,18 @@ class Gates(NamedTuple):
 
     ``compute`` is everything up to the language model, which shares this process's model and core:
     the question's vector, the search, and sentences picked out where no model writes. ``database``
-    is the search within it, ``llm`` an answer being written.
+    is the search within it, ``llm`` an answer being written. ``changes`` are no questions, but
+    documents and collections that come and go.
     """
 
     compute: Gate
     database: Gate
     llm: Gate
+    changes: Gate
 
     def admission(self, *, writes: bool) -> Admission:
         """Return the entrance of questions that pass them, the last one if a model ``writes``."""
-        return Admission(self if writes else self[:2])
+        return Admission(self[:3] if writes else self[:2])
 
 
 def open_gates(config: Config, connections: int) -> Gates:
@@ -50,11 +56,13 @@ def open_gates(config: Config, connections: int) -> Gates:
         GATE_WAITING.labels(name).set_function(lambda: opened.waiting)
         return opened
 
+    changing = max(1, connections // CHANGING_SHARE)
     burst_s, standing_s = settings.burst_s, settings.wait_s
     at_once = REMOTE_AT_ONCE if config.embedding.provider == "openai" else LOCAL_AT_ONCE
     return Gates(
         gate("compute", at_once, burst_s, standing_s),
-        # One connection is left for what is no question: keys, collections, health.
-        gate("database", connections - 1, burst_s, standing_s),
+        # What is left of the connections is for what is no question: changes, keys, health.
+        gate("database", connections - changing, burst_s, standing_s),
         gate("llm", config.llm.connections * servers, settings.llm_wait_s, settings.llm_wait_s),
+        gate("changes", changing, CHANGING_WAIT_S, CHANGING_WAIT_S),
     )

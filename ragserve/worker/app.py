@@ -236,6 +236,7 @@ async def open_services(
             redis=redis,
             answers=answers,
             pipeline=pipeline,
+            changes=gates.changes,
             changed=changed,
             in_flight=in_flight,
             streams=Streams(),

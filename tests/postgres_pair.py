@@ -9,7 +9,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -88,12 +88,43 @@ class Node:
         """Make the primary of a standby."""
         self.run("pg_ctl", "promote", "-D", str(self.data), "-w")
 
-    def stop(self) -> None:
-        """End it at once, as a crash would (SIGQUIT: its children, too)."""
+    def stop(self, number: signal.Signals = signal.SIGQUIT) -> None:
+        """End it at once, as a crash would (SIGQUIT: its children, too), or in order (SIGINT)."""
         if self._process is not None:
-            self._process.send_signal(signal.SIGQUIT)
+            self._process.send_signal(number)
             self._process.wait(START_S)
             self._process = None
+
+    def freeze(self) -> None:
+        """Stop all of its processes where they are: it takes what is sent, and says nothing."""
+        self._signal_all(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let them go on."""
+        self._signal_all(signal.SIGCONT)
+
+    def _signal_all(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        main = self._process.pid
+        os.kill(main, number)  # first, so that it makes no more
+        children = Path(f"/proc/{main}/task/{main}/children").read_text(encoding="ascii")
+        for child in children.split():
+            with suppress(ProcessLookupError):
+                os.kill(int(child), number)
+
+
+@contextmanager
+def postgres_alone(directory: Path) -> Iterator[Node]:
+    """Yield a running server."""
+    own = directory / "alone"
+    make_directory(own)
+    node = Node(own)
+    node.create()
+    node.start()
+    try:
+        yield node
+    finally:
+        node.stop(signal.SIGKILL)
 
 
 @contextmanager

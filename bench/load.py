@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import count
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -28,14 +28,14 @@ def requests(
     path: str,
     fields: dict[str, object],
     zipf: float,
-    headers: dict[str, str],
+    keys: Sequence[str] = (),
     seed: int = 1,
     fresh: bool = False,
 ) -> Iterator[bytes]:
-    """Yield requests without end; with ``fresh`` no two of them ask the same."""
-    head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    """Yield requests without end, the keys' in turn; with ``fresh`` no two of them ask the same."""
+    heads = [f"Authorization: Bearer {key}\r\n" for key in keys] or [""]
 
-    def build(question: str) -> bytes:
+    def build(head: str, question: str) -> bytes:
         body = json.dumps({"query": question, **fields}).encode()
         return (
             f"POST {path} HTTP/1.1\r\nHost: {host}\r\n{head}Content-Type: application/json\r\n"
@@ -43,18 +43,20 @@ def requests(
             + body
         )
 
-    built = [build(question) for question in questions]
-    picks = Zipf(len(built), zipf, seed)
+    built = [] if fresh else [[build(head, one) for one in questions] for head in heads]
+    picks = Zipf(len(questions), zipf, seed)
     for number in count():
-        pick = picks.pick()
-        yield build(f"{questions[pick]} ({seed}-{number})") if fresh else built[pick]
+        pick, turn = picks.pick(), number % len(heads)
+        if fresh:
+            yield build(heads[turn], f"{questions[pick]} ({seed}-{number})")
+        else:
+            yield built[turn][pick]
 
 
 async def run(arguments: argparse.Namespace) -> Measured:
     """Put the load of the command line on the server."""
     url = urlsplit(arguments.url)
     host, port = url.hostname or "127.0.0.1", url.port or 80
-    headers = {"Authorization": f"Bearer {arguments.key}"} if arguments.key else {}
     fields = {"collection": arguments.collection, **json.loads(arguments.fields)}
     asked = requests(
         read_questions(arguments.questions)[: arguments.distinct],
@@ -62,7 +64,7 @@ async def run(arguments: argparse.Namespace) -> Measured:
         path=arguments.path,
         fields=fields,
         zipf=arguments.zipf,
-        headers=headers,
+        keys=arguments.key,
         seed=arguments.seed,
         fresh=arguments.fresh,
     )
@@ -92,7 +94,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--path", default="/v1/query")
     made.add_argument("--collection", default="default")
     made.add_argument("--fields", default="{}", help="more fields of each request, as JSON")
-    made.add_argument("--key", help="API key")
+    made.add_argument("--key", action="append", default=[], help="API key; several take turns")
     made.add_argument("--users", type=int, default=100)
     made.add_argument("--think", type=float, default=0.0, help="mean seconds between questions")
     made.add_argument("--rate", type=float, help="requests/s, instead of users")

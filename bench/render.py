@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from bench import connections, faults, overload, plan, slow, startup, streams, summary
+from bench import connections, faults, overload, plan, slow, startup, streams, summary, tenants
 from bench.marked import fill
 from bench.results import RESULTS, read_all
 from bench.scenarios import SCENARIOS
@@ -22,6 +22,7 @@ OTHERS = {
     "redis-faults": faults,
     "overload": overload,
     "slow": slow,
+    "tenants": tenants,
     "soak": soak,
 }
 """Measurements that are no scenarios of ``bench.run``: those who make their tables."""

@@ -67,7 +67,7 @@ class Wrk:
             path="/v1/query",
             fields={"collection": collection},
             zipf=zipf,
-            headers={"Authorization": f"Bearer {key}"},
+            keys=[key],
         )
         picks = list(islice(asked, PICKS))
         numbers = {request: number for number, request in enumerate(dict.fromkeys(picks), 1)}

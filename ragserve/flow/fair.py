@@ -29,14 +29,20 @@ class FairQueue(Generic[T]):
     def __init__(self) -> None:
         self._lines: OrderedDict[str, _Line[T]] = OrderedDict()
         self._length = 0
+        self._longer = [0]
+        """How many lines have more than so many items."""
 
     def push(self, tenant: str, item: T, cost: int = 1) -> None:
         """Put an item at the end of its tenant's line."""
         line = self._lines.get(tenant)
         if line is None:
             line = self._lines[tenant] = _Line()
+        length = len(line.items)
         line.items.append((cost, item))
         self._length += 1
+        if length == len(self._longer):
+            self._longer.append(0)
+        self._longer[length] += 1
 
     def pop(self, *, newest: bool = False) -> T:
         """Take the next line's oldest item, or its ``newest``; raise ``IndexError`` if empty."""
@@ -61,7 +67,7 @@ class FairQueue(Generic[T]):
         for entry in line.items:
             if entry[1] is item:
                 line.items.remove(entry)
-                self._length -= 1
+                self._shorten(line)
                 break
         if not line.items:
             del self._lines[tenant]
@@ -75,15 +81,22 @@ class FairQueue(Generic[T]):
         """Return how many items an item of ``tenant`` would come behind."""
         line = self._lines.get(tenant)
         own = 0 if line is None else len(line.items)
-        others = (len(other.items) for other in self._lines.values() if other is not line)
-        return own + sum(min(length, own + 1) for length in others)
+        if own == self._length:
+            return own
+        # Its own line has none to its own + 1st item, others at most so many before that.
+        return sum(self._longer[: own + 1])
+
+    def _shorten(self, line: _Line[T]) -> None:
+        """Take note of a line's loss of an item."""
+        self._length -= 1
+        self._longer[len(line.items)] -= 1
 
     def _take(self, tenant: str, line: _Line[T], *, newest: bool) -> None:
         if newest:
             line.items.pop()
         else:
             line.items.popleft()
-        self._length -= 1
+        self._shorten(line)
         if not line.items:
             del self._lines[tenant]
         else:

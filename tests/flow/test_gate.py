@@ -8,6 +8,8 @@ import time
 from collections import Counter
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ragserve.errors import DeadlineExceeded, Overloaded
 from ragserve.flow.admission import Admission
@@ -43,6 +45,35 @@ def test_lines_take_turns_whatever_their_length() -> None:
     assert queue.rank("greedy") == 101
     assert queue.rank("new") == 2
     assert [queue.pop() for _ in range(4)] == [0, 1000, 1, 2]
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.tuples(st.sampled_from("abcd"), st.sampled_from(("push", "leave"))),
+            st.tuples(st.just(""), st.sampled_from(("pop", "newest"))),
+        ),
+        max_size=80,
+    )
+)
+def test_a_rank_counts_those_who_come_before(steps: list[tuple[str, str]]) -> None:
+    """Its own line, and of each other as many as it has turns until then; whatever happened."""
+    queue: FairQueue[int] = FairQueue()
+    lines: dict[str, list[int]] = {name: [] for name in "abcd"}
+    for number, (tenant, step) in enumerate(steps):
+        if step == "push":
+            queue.push(tenant, number)
+            lines[tenant].append(number)
+        elif step == "leave":
+            if lines[tenant]:
+                queue.discard(tenant, lines[tenant].pop(0))
+        elif len(queue):
+            taken = queue.pop(newest=step == "newest")
+            next(line for line in lines.values() if taken in line).remove(taken)
+        for name, line in lines.items():
+            others = [len(other) for key, other in lines.items() if key != name]
+            before = len(line) + sum(min(length, len(line) + 1) for length in others)
+            assert queue.rank(name) == before
 
 
 def test_what_costs_more_comes_less_often() -> None:

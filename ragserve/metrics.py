@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from bisect import bisect_left
 from collections.abc import Iterable
 from typing import Protocol
@@ -39,6 +40,27 @@ class _KeptAside(Collector):
 
 KEPT_ASIDE = _KeptAside()
 REGISTRY.register(KEPT_ASIDE)
+
+
+class Count:
+    """What a counter is to count, as a plain number until somebody reads it.
+
+    ``Counter.inc`` takes a lock, which is too much for every refusal.
+    """
+
+    def __init__(self, counter: Counter) -> None:
+        self._counter = counter
+        self._more = 0
+        KEPT_ASIDE.add(self)
+
+    def inc(self) -> None:
+        """Count one."""
+        self._more += 1
+
+    def fold(self) -> None:
+        """Move what was counted into the counter."""
+        self._counter.inc(self._more)
+        self._more = 0
 
 
 class Observations:
@@ -97,11 +119,17 @@ AUTH_FAILURES = Counter(
 RATE_LIMITED = Counter(
     "ragserve_rate_limited_total", "Requests refused for a rate limit, by its class.", ["class"]
 )
+rate_limited = functools.cache(lambda name: Count(RATE_LIMITED.labels(name)))
+"""Counts those of a class."""
 ADMISSION_REFUSED = Counter(
     "ragserve_admission_refused_total",
     "Requests refused at the entrance, by the gate that is too busy and why: queue or deadline.",
     ["gate", "reason"],
 )
+admission_refused = functools.cache(
+    lambda gate, reason: Count(ADMISSION_REFUSED.labels(gate, reason))
+)
+"""Counts those of a gate and reason."""
 GATE_LIMIT = Gauge("ragserve_gate_limit", "Requests that may be in a stage at once.", ["gate"])
 GATE_USED = Gauge("ragserve_gate_used", "Requests in a stage now.", ["gate"])
 GATE_WAITING = Gauge("ragserve_gate_waiting", "Requests waiting for a stage.", ["gate"])

@@ -14,7 +14,7 @@ import math
 
 from ragserve.errors import TooManyRequests, Unavailable
 from ragserve.flow.bucket import Buckets, Decision, Rate
-from ragserve.metrics import RATE_LIMITED
+from ragserve.metrics import rate_limited
 from ragserve.store.shares import Known, Lease, Shares
 
 IDENTITIES = 100_000
@@ -72,7 +72,7 @@ class Quota:
         self._asking: dict[str, asyncio.Task[Lease]] = {}
         self._decisions: dict[int, Decision] = {}
         self._policy = f'"{name}";q={per_minute};w=60'
-        self._refused = RATE_LIMITED.labels(name)
+        self._refused = rate_limited(name)
 
     def try_take(self, identity: str, now: float) -> float:
         """Take a token and return how many are left; -1, and none taken, if that takes waiting."""

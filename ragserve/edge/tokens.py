@@ -12,7 +12,7 @@ import contextlib
 from ragserve.edge.quota import IDENTITIES
 from ragserve.errors import TooManyRequests, Unavailable
 from ragserve.flow.bucket import Buckets, Rate
-from ragserve.metrics import RATE_LIMITED
+from ragserve.metrics import rate_limited
 from ragserve.store.shares import Shares
 
 
@@ -26,6 +26,7 @@ class TokenQuota:
         self._shares = shares
         self._local = Buckets(Rate.per_minute(per_minute / workers), IDENTITIES)
         self._blocked: dict[str, float] = {}
+        self._refused = rate_limited(name)
 
     def check(self, identity: str, now: float) -> None:
         """Raise ``TooManyRequests`` if nothing is left."""
@@ -35,7 +36,7 @@ class TokenQuota:
         if now >= until:
             del self._blocked[identity]
             return
-        RATE_LIMITED.labels(self.name).inc()
+        self._refused.inc()
         raise TooManyRequests(
             f"{self.name}: {self._per_minute} tokens a minute are allowed;"
             f" try again in {until - now:.1f} s",

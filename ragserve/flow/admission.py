@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from ragserve.errors import Overloaded
 from ragserve.flow.deadline import Deadline
 from ragserve.flow.gate import Gate
-from ragserve.metrics import ADMISSION_REFUSED
+from ragserve.metrics import admission_refused
 
 RETRY_S = (0.5, 1.5)
 """Those who are refused come back after their expected wait and so much at random."""
@@ -25,7 +25,7 @@ class Admission:
     def __init__(self, gates: Sequence[Gate], rng: random.Random | None = None) -> None:
         self.gates = tuple(gates)
         self._refused = {
-            (gate.name, reason): ADMISSION_REFUSED.labels(gate.name, reason)
+            (gate.name, reason): admission_refused(gate.name, reason)
             for gate in self.gates
             for reason in ("queue", "deadline")
         }

@@ -87,6 +87,9 @@ class Limiter(Protocol):
     ) -> Limited | None:
         """Return why a request cannot pass, which is counted; None if it may, or who knows."""
 
+    def give_back(self, principal: Principal, address: str, route_class: str, /) -> None:
+        """Uncount a request."""
+
 
 class Answers(Protocol):
     """The first cache tier."""
@@ -185,6 +188,7 @@ class Lane:
             self._try_prepared = questions.answers.try_prepared
             self._try_take = questions.limiter.try_take
             self._try_refuse = questions.limiter.try_refuse
+            self._give_back = questions.limiter.give_back
         self._sample = config.access_sample if config.access else 0
         self._until_log = self._sample
 
@@ -245,9 +249,9 @@ class Lane:
                 self._try_prepared(principal.tenant, route.path, body, now) if plainly else None
             )
             if prepared is None:
-                return self._try_limit(ticket, principal, address, now) or (
-                    self._try_shed(ticket, principal, address, now) if plainly else None
-                )
+                if plainly:
+                    return self._try_shed(ticket, principal, address, now)
+                return self._try_limit(ticket, principal, address, now)
             # Last, for what is passed on draws from the bucket there.
             decision = self._try_take(principal, address, route.route_class, now)
             if decision is None:
@@ -275,15 +279,15 @@ class Lane:
     def _try_shed(
         self, ticket: Ticket, principal: Principal, address: str, now: float
     ) -> bytes | None:
-        """Return a 503 if the server is at its limit."""
+        """Return a 429 if a limit is known to be reached, a 503 if the server is at its own."""
         route = ticket.route
-        if route.entrance is None:
-            return None
+        decision = self._try_take(principal, address, route.route_class, now)
+        if decision is None or route.entrance is None:
+            return self._try_limit(ticket, principal, address, now)
         retry_after_s = route.entrance.refusal(principal.tenant, now)
         if not retry_after_s:
-            return None
-        decision = self._try_take(principal, address, route.route_class, now)
-        if decision is None:
+            # What is passed on draws from the bucket there.
+            self._give_back(principal, address, route.route_class)
             return None
         request_id = REQUEST_IDS.encoded(ticket.plain.request_id)
         refusal = _overloaded(math.ceil(retry_after_s), len(request_id))

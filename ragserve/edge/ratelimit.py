@@ -104,6 +104,11 @@ class RateLimiter:
                 return refusal
         return None
 
+    def give_back(self, principal: Principal, address: str, route_class: str) -> None:
+        """Return what a request has taken that was not answered."""
+        for identify, quota in self._limits_of(principal, route_class):
+            quota.give_back(identify(principal, address))
+
     async def take(
         self, principal: Principal, address: str, route_class: str, now: float
     ) -> Decision:

@@ -120,13 +120,16 @@ def test_a_key_for_some_collections_is_refused_but_not_answered() -> None:
 
 
 def test_what_is_not_known_draws_no_tokens() -> None:
-    """The bucket is asked last: a request that is passed on is counted there, once."""
+    """A request that is passed on is counted there, once."""
     taken = []
 
     class Counting(Echo):
         def try_take(self, *arguments: object) -> Echo | None:  # type: ignore[override]
             taken.append(arguments)
             return self if len(taken) < 2 else None
+
+        def give_back(self, *arguments: object) -> None:
+            taken.pop()
 
     known = Counting()
     questions = Questions({"/v1/query": ("query", OPEN)}, known, known, known)
@@ -171,6 +174,30 @@ def test_at_the_limit_what_is_not_in_memory_is_refused(wait_s: float, status: in
     assert error["request_id"] == "a"
     assert (error["type"], error["code"]) == ("overloaded_error", "overloaded")
     assert error["message"] == "the server is at its limit; try again in 2 s"
+
+
+def test_what_is_neither_kept_nor_refused_gets_its_token_back() -> None:
+    """The ordinary path counts it; what is refused for the server's sake stays counted."""
+    waits = [0.0, 1.0]
+    counted: list[str] = []
+
+    class Sometimes:
+        def refusal(self, tenant: str, now: float) -> float:
+            return waits.pop(0)
+
+    class Counting(Echo):
+        def try_take(self, *_: object) -> Counting:
+            counted.append("taken")
+            return self
+
+        def give_back(self, *_: object) -> None:
+            counted.append("back")
+
+    known = Counting()
+    questions = Questions({"/v1/query": ("query", Sometimes())}, known, known, known)
+    lane = Lane(LogConfig(access=False), lambda: True, {}, questions)
+    assert [status_of(lane, post(b"?")) for _ in range(2)] == [None, 503]
+    assert counted == ["taken", "back", "taken"]
 
 
 def test_a_closed_lane_answers_nothing() -> None:

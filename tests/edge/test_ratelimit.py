@@ -370,3 +370,22 @@ async def test_the_defaults_limit_nothing() -> None:
     for route_class in ("query", "search", "ingest", "admin"):
         assert limiter.try_take(KEY, "::1", route_class, 0.0) == FREE
     limiter.check_tokens(KEY, "::1", 0.0)
+
+
+@pytest.mark.parametrize("redis_is", ["absent", "there", "gone"])
+async def test_what_is_given_back_was_never_taken(server: RedisServer, redis_is: str) -> None:
+    """However often, from each of the buckets: as many pass as before."""
+    config = Config(
+        rate=RateConfig(query_per_minute=60), tenant_rate=TenantRateConfig(query_per_minute=70)
+    )
+    async with connected(server, timeout_ms=200) as redis:
+        shares = None if redis_is == "absent" else Shares(redis, "t:", Clock())
+        limiter = RateLimiter(config, 1, shares)
+        if redis_is == "gone":
+            server.kill()
+        left = 60 - await admitted(limiter, KEY, 5, 0.0)
+        for _ in range(100):
+            if limiter.try_take(KEY, "192.0.2.1", "query", 0.0) is None:
+                await limiter.take(KEY, "192.0.2.1", "query", 0.0)
+            limiter.give_back(KEY, "192.0.2.1", "query")
+        assert await admitted(limiter, KEY, 100, 0.0) == left

@@ -72,6 +72,9 @@ class Echo:
         """Know nobody who is over a limit."""
         return None
 
+    def give_back(self, principal: Any, address: str, route_class: str) -> None:
+        """Take note of nothing."""
+
     def try_prepared(self, tenant: str, path: bytes, body: bytes, now: float) -> Prepared | None:
         """Know every question but those that begin with ``?``."""
         if body.startswith(b"?"):

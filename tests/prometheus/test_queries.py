@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.parser import text_string_to_metric_families
 
 from ragserve import metrics
-from tests.prometheus.files import queries, rules
+from tests.prometheus.files import CONF, queries, rules
 from tests.prometheus.promql import Asked, parse
 from tests.prometheus.traffic import busy_server, lock, use
 
@@ -122,6 +123,20 @@ async def test_what_is_asked_for_is_there(data_dir: Path, asked: dict[str, Asked
     # What is declared is what is exported: else a label checked above would be checked in vain.
     for name, labels in known.items():
         assert exported.labels.get(name, labels) == labels, name
+
+
+def test_what_operators_look_for_is_there() -> None:
+    """What the troubleshooting of conf/README.md and the runbooks grep for are samples' names."""
+    runbooks = " ".join(rule["annotations"]["runbook"] for rule in rules("alerts.yml"))
+    readme = (CONF / "README.md").read_text(encoding="utf-8").replace("\\|", "|")
+    grepped = r"/metrics\s\|\sgrep\s(?:-E\s)?(?:'([^']+)'|(\w+))"
+    found = {
+        re.split(r"[(.]", word)[0]
+        for quoted, plain in re.findall(grepped, readme + runbooks)
+        for word in re.split(r"\|(?![^(]*\))", quoted or plain)
+    }
+    assert len(found) > 15
+    assert {word for word in found if not any(word in name for name in declared())} == set()
 
 
 def test_values_that_are_asked_for_exist(asked: dict[str, Asked]) -> None:

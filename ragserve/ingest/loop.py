@@ -97,11 +97,11 @@ class JobLoop:
             await self._runner.close()
 
     async def _step(self, on_idle: Callable[[], Awaitable[None]] | None) -> None:
+        self._wake.clear()  # before the first wait: what is told during it is not to be missed
         if not self._runner.alive or self._lost_track:
             # A new number: what the old one still holds returns to the queue.
             await self._runner.register()
             self._lost_track = False
-        self._wake.clear()
         room = self._config.documents - len(self._under_way)
         jobs = await self._runner.claim(room) if room > 0 else []
         for batch in _batches(jobs):

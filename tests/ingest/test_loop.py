@@ -9,10 +9,12 @@ from contextlib import asynccontextmanager
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 
 from ragserve.config import Config
 from ragserve.embed.hashing import HashingModel
 from ragserve.errors import Conflict, UpstreamFailed
+from ragserve.ingest import loop as loop_module
 from ragserve.ingest.loop import JobLoop, _batches
 from ragserve.store.collections import CHANGED, NEW_JOBS, Collection
 from ragserve.store.documents import find_document
@@ -135,6 +137,24 @@ async def test_jobs_survive_the_loss_of_all_connections(
         )
         await enqueue(database, collection, [text("b.txt")], salt=b"")
         assert (await state_of(database, collection, changed, "b.txt"))[0] == "ready"
+
+
+async def test_a_loop_that_has_just_begun_stops_at_once(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Told so while it registers, it does not sleep over it."""
+    monkeypatch.setattr(loop_module, "LOOK_AGAIN_S", 600.0)
+    config = configured()
+    loop = JobLoop(database, ScriptedEmbedder(), config.ingest, config.chunking)
+    register = loop._runner.register
+
+    async def registering() -> None:
+        loop.stop()
+        await register()
+
+    monkeypatch.setattr(loop._runner, "register", registering)
+    async with asyncio.timeout(WAIT_S):
+        await loop.run()
 
 
 def test_small_documents_are_read_together() -> None:

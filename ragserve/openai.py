@@ -15,9 +15,9 @@ from ragserve.schema import Citation, Mode, Usage
 
 
 class ContentPart(msgspec.Struct):
-    """A piece of a message; only those of type ``text`` are read."""
+    """A piece of a message; only its text is read."""
 
-    type: str
+    type: str = "text"
     text: str | None = None
 
 
@@ -25,20 +25,21 @@ class ChatMessage(msgspec.Struct):
     """One message; messages of roles other than the four here are ignored."""
 
     role: str
-    content: str | list[ContentPart] | None = None
+    content: str | list[ContentPart | str] | None = None
 
     @property
     def text(self) -> str:
         """Return what the message says."""
         if isinstance(self.content, list):
-            return "\n".join(part.text for part in self.content if part.text)
+            texts = (part if isinstance(part, str) else part.text for part in self.content)
+            return "\n".join(text for text in texts if text)
         return self.content or ""
 
 
 class StreamOptions(msgspec.Struct):
     """What a stream tells besides the answer."""
 
-    include_usage: bool = False
+    include_usage: bool | None = False
 
 
 class Addressed(msgspec.Struct):
@@ -67,6 +68,20 @@ class ChatRequest(msgspec.Struct):
     top_k: int | None = None
     filter: dict[str, Any] | None = None
     timeout: Annotated[float, Meta(gt=0)] | None = None
+
+
+WISHES = frozenset({
+    "stream_options",
+    "temperature",
+    "top_p",
+    "max_tokens",
+    "max_completion_tokens",
+    "stop",
+    "seed",
+    "presence_penalty",
+    "frequency_penalty",
+})  # fmt: skip
+"""What a client would like and gets an answer without."""
 
 
 class UrlCitation(msgspec.Struct, frozen=True):
@@ -137,7 +152,7 @@ class EmbeddingsRequest(msgspec.Struct):
 
     model: str
     input: str | list[str | int | list[int]]
-    encoding_format: Literal["float", "base64"] = "float"
+    encoding_format: Literal["float", "base64"] | None = "float"
     dimensions: int | None = None
 
 

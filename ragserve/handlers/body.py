@@ -83,13 +83,14 @@ def check_length(request: web.Request) -> None:
         raise TooLarge(f"body: {request.content_length} bytes, limits.body_bytes = {limit}")
 
 
-def decode_json(body: bytes, kind: type[T], field: str | None = None) -> T:
+def decode_json(body: bytes, kind: type[T], field: str | None = None, *, strict: bool = True) -> T:
     """Return ``body`` as ``kind``; raise ``InvalidRequest`` that names the field at fault.
 
-    ``field`` is where the JSON stood, if it is not the whole body.
+    ``field`` is where the JSON stood, if it is not the whole body. Unless ``strict``, a number or
+    a truth value may be written as a string.
     """
     try:
-        return msgspec.json.decode(body, type=kind)
+        return msgspec.json.decode(body, type=kind, strict=strict)
     except msgspec.ValidationError as error:
         raise invalid_field(error, field) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:

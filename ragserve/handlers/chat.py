@@ -6,6 +6,7 @@ name of the language model's own lets that answer without any documents.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Sequence
 
@@ -22,11 +23,12 @@ from ragserve.handlers.services import MAY_SPEND, PRINCIPAL, SERVICES
 from ragserve.handlers.sse import EventStream
 from ragserve.handlers.streams import stream
 from ragserve.handlers.timeout import wanted_timeout_s
-from ragserve.openai import Addressed, ChatMessage, ChatRequest
+from ragserve.openai import WISHES, Addressed, ChatMessage, ChatRequest
 from ragserve.pipeline import Event
 from ragserve.schema import DEFAULT_COLLECTION, QueryResponse, SearchRequest
 
 RAG = "rag"
+_WISH = re.compile(rf"({'|'.join(sorted(WISHES))})(?:[.\[]|$)")
 
 
 async def chat(request: web.Request) -> web.StreamResponse:
@@ -34,23 +36,22 @@ async def chat(request: web.Request) -> web.StreamResponse:
     services = request.app[SERVICES]
     start = time.monotonic()
     body = await read_json_body(request)
-    addressed = decode_json(body, Addressed)
+    addressed = decode_json(body, Addressed, strict=False)
     collection = collection_of(addressed.model)
     principal, wanted_s = request[PRINCIPAL], wanted_timeout_s(request)
     if collection is None:
         context = services.context(principal, start, wanted_s)
         context.may_spend = request[MAY_SPEND]
         return await pass_on(request, addressed, body, context)
-    asked = decode_json(body, ChatRequest)
+    asked = decode_chat(body)
     context = services.context(principal, start, asked.timeout, wanted_s)
     context.may_spend = request[MAY_SPEND]
     question, conversation = conversation_of(asked)
     if services.model is not None and is_side_task(question):
         addressed = msgspec.structs.replace(addressed, model=services.model.name)
         return await pass_on(request, addressed, renamed(body, addressed.model), context)
-    wanted = SearchRequest(
-        question, collection, top_k=asked.top_k, mode=asked.mode, filter=asked.filter
-    )
+    top_k = passages_of(asked.top_k, services.config.limits.top_k)
+    wanted = SearchRequest(question, collection, top_k=top_k, mode=asked.mode, filter=asked.filter)
     query, wishes = services.pipeline.query, wishes_of(request)
     if not asked.stream:
         answer = await query(wanted, context, conversation=conversation, wishes=wishes)
@@ -67,6 +68,27 @@ async def chat(request: web.Request) -> web.StreamResponse:
         return chunks.end(answer)
 
     return await stream(request, events, answering, end, context.headers, failure=chunks.failure)
+
+
+def decode_chat(body: bytes) -> ChatRequest:
+    """Return a request; of what is a wish only, nothing is an error (``WISHES``)."""
+    try:
+        return decode_json(body, ChatRequest, strict=False)
+    except InvalidRequest as error:
+        wish = _WISH.match(error.param or "")
+        if wish is None:
+            raise
+    asked: dict[str, object] = msgspec.json.decode(body)
+    del asked[wish[1]]
+    return decode_chat(msgspec.json.encode(asked))
+
+
+def passages_of(top_k: int | None, most: int) -> int | None:
+    """Return how many passages ``top_k`` asks for, None if it does not.
+
+    Other servers of this API take it for a choice among words, of which there may be many.
+    """
+    return None if top_k is None or top_k < 1 else min(top_k, most)
 
 
 def collection_of(model: str) -> str | None:
@@ -111,4 +133,4 @@ def turns_of(messages: Sequence[ChatMessage]) -> tuple[Turn, ...]:
 
 def _chunks(asked: ChatRequest) -> Chunks:
     options = asked.stream_options
-    return Chunks(asked.model, usage=options is not None and options.include_usage)
+    return Chunks(asked.model, usage=options is not None and bool(options.include_usage))

@@ -80,7 +80,7 @@ def _decoded(ids: Sequence[int], where: str, has_tokenizer: bool) -> str:
     return text
 
 
-def _encoded(vector: npt.NDArray[np.float32], form: str) -> list[float] | str:
+def _encoded(vector: npt.NDArray[np.float32], form: str | None) -> list[float] | str:
     if form == "base64":
         return base64.b64encode(vector.astype("<f4").tobytes()).decode("ascii")
     numbers: list[float] = vector.tolist()

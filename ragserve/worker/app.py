@@ -75,6 +75,8 @@ def create_app(
     app = web.Application(middlewares=middlewares, client_max_size=config.limits.body_bytes)
     for route in ROUTES:
         app.router.add_route(route.method, route.path, route.handler)
+        if route.method == "GET":  # who may see it may ask whether it is there (RFC 9110, 9.1)
+            app.router.add_route("HEAD", route.path, route.handler)
     app.router.add_get("/openapi.json", openapi)
     app.router.add_get("/metrics", metrics)
 

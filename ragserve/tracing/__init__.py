@@ -39,6 +39,8 @@ class Tracer(Protocol):
 
 
 class _NoSpan:
+    __slots__ = ()
+
     def __enter__(self) -> _NoSpan:
         return self
 

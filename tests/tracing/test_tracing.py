@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -25,9 +24,11 @@ from ragserve.tracing import otel
 from ragserve.upstream import upstream
 from ragserve.worker.app import tracer_of
 from tests.conftest import Api, configured, serving
+from tests.embed.scripted import Reply, completion, embeddings, scripted
 from tests.generate.test_dictation import STOP, WORDS, piece
-from tests.handlers.test_ask import OFFICE
+from tests.handlers.test_ask import OFFICE, TRAVEL
 from tests.handlers.test_stream import frames
+from tests.retrieve.test_rerank import relevance
 from tests.upstream.wire import END, HEAD, Client, Script, replies, said, then, wire
 from tests.worker.test_lane import asking as asking_the_lane
 
@@ -172,6 +173,57 @@ async def test_who_joins_a_flight_computes_nothing(spans: Spans, tmp_path: Path,
     assert other.attributes["http.response.header.cache-status"] == (
         "ragserve; fwd=miss; collapsed",
     )
+
+
+async def test_every_model_that_is_asked_has_a_span(spans: Spans, tmp_path: Path, dsn: str) -> None:
+    """Embedder, reranker and a client's own model beside the one that answers, by GenAI names."""
+
+    def models(asked: Any) -> Reply:
+        if "input" in asked:
+            return embeddings(dimensions=8)(asked)
+        if "documents" in asked:
+            return relevance(asked)
+        return completion("At noon [1].")
+
+    async with asyncio.timeout(30), scripted(models) as server:
+        config = configured(
+            tracing__enabled=True,
+            embedding__provider="openai",
+            embedding__base_url=server.base_url,
+            embedding__model="e",
+            rerank__base_url=server.base_url,
+            rerank__model="r",
+            llm__base_url=server.base_url,
+            llm__model="m",
+            answer__min_similarity=-1,
+        )
+        async with serving(config, tmp_path, dsn) as api:
+            await api.ingest(OFFICE, TRAVEL)
+            spans.exporter.clear()
+            async with api.client.post("/v1/query", json=QUESTION, headers=HEADERS) as response:
+                assert response.status == 200
+            chat = {"model": "m", "messages": [{"role": "user", "content": "Hi"}]}
+            path = "/v1/chat/completions"
+            async with api.client.post(path, json=chat, headers=HEADERS) as response:
+                assert response.status == 200
+    assert spans.tree() == {
+        "POST /v1/query": {
+            "embed": {"embeddings e": {"POST": {}}},
+            "retrieve": {},
+            "rerank": {"rerank r": {"POST": {}}},
+            "generate": {"chat m": {"POST": {}}},
+        },
+        "POST /v1/chat/completions": {"chat m": {"POST": {}}},
+    }
+    for span in spans.all:
+        operation, _, model = span.name.partition(" ")
+        if operation not in ("embeddings", "rerank", "chat") or not model:
+            continue
+        assert span.kind is SpanKind.CLIENT
+        assert span.attributes is not None
+        assert span.attributes["gen_ai.operation.name"] == operation
+        assert span.attributes["gen_ai.request.model"] == model
+        assert span.attributes["gen_ai.provider.name"] == "openai"
 
 
 async def test_failures_are_marked_where_they_happen(
@@ -338,23 +390,3 @@ def test_what_is_not_installed_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
         ConfigurationError, match=r"tracing\.enabled: .*pip install 'ragserve\[otel\]'"
     ):
         tracer_of("0-1-a")
-
-
-def test_nothing_is_loaded_when_off() -> None:
-    """Without tracing an application has no hook for it and has not loaded what makes spans."""
-    program = (
-        "import sys, pathlib\n"
-        "from ragserve.config import Config\n"
-        "from ragserve.edge.traced import trace\n"
-        "from ragserve.worker.app import create_app\n"
-        "import ragserve.worker.run\n"
-        "app = create_app(Config(), pathlib.Path('/nowhere'), '')\n"
-        "assert trace not in app.middlewares\n"
-        # redis-py loads a part of its own, for metrics, wherever it finds it installed.
-        "ours = ('opentelemetry.sdk.trace', 'opentelemetry.exporter', 'ragserve.tracing.otel')\n"
-        "print([name for name in sys.modules if name.startswith(ours)])\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True
-    )
-    assert done.stdout == "[]\n"

@@ -304,6 +304,35 @@ async def test_https_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         await known.close()
 
 
+async def test_a_certificate_names_its_host(tmp_path: Path) -> None:
+    """Known as its authority may be: who has one for another host is told nothing, and it shows."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("models.example").configure_cert(tls)
+    heard_of: list[bytes] = []
+
+    async def script(client: Client) -> None:
+        heard_of.append(await client.request())
+
+    async with wire(script, tls) as state:
+        server = Server(
+            "model",
+            f"https://localhost:{state.port}/v1",
+            KEY,
+            connections=1,
+            connect_timeout_s=10,
+            timeout_s=10,
+            ca_file=str(tmp_path / "ca.pem"),
+        )
+        with pytest.raises(CallFailed, match="is not valid for 'localhost'") as failed:
+            await server.get("/models")
+        assert failed.value.kind == "connect"
+        assert f"model https://localhost:{state.port}/v1/models: " in failed.value.message
+        await server.close()
+        assert heard_of in ([], [b""]), "no request was sent"
+
+
 @pytest.mark.parametrize("content", [None, b"no certificate"])
 async def test_authorities_that_are_none(tmp_path: Path, content: bytes | None) -> None:
     """A file that is not there, or holds no certificate, is named when the server starts."""
@@ -324,8 +353,9 @@ async def test_authorities_that_are_none(tmp_path: Path, content: bytes | None) 
 
 async def test_proxies_of_the_environment_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """Questions and documents go to the server that is configured, and through nobody else."""
-    async with wire(hang) as proxy, calling(replies(JSON)) as (server, _):
-        for name in ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "ALL_PROXY"):
+    async with wire(hang) as proxy:
+        for name in ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "ALL_PROXY", "all_proxy"):
             monkeypatch.setenv(name, f"http://127.0.0.1:{proxy.port}")
-        assert await server.get("/models") == b"{}"
+        async with calling(replies(JSON)) as (server, _):
+            assert await server.get("/models") == b"{}"
         assert proxy.connections == 0

@@ -20,8 +20,8 @@ from tests.handlers.quiet import Quiet
 from tests.handlers.test_ask import OFFICE, TRAVEL
 from tests.upstream.wire import HEAD, Client, Script, Wire, hang, said, then, wire
 
-QUESTION = {"query": "when is lunch served"}
-FOLLOW_UP = {
+QUESTION: dict[str, Any] = {"query": "when is lunch served"}
+FOLLOW_UP: dict[str, Any] = {
     "model": "rag",
     "messages": [
         {"role": "user", "content": "When is lunch served?"},
@@ -29,6 +29,9 @@ FOLLOW_UP = {
         {"role": "user", "content": "And where?"},
     ],
 }
+
+
+PASSED_ON: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "Hi"}]}
 
 
 class Stage:
@@ -80,6 +83,43 @@ async def _full(api: Api, number: int, stage: Stage) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
+async def _no_connection(api: Api, _dsn: str, stage: Stage) -> AsyncIterator[None]:
+    """All connections to the model in use; the call waits for one."""
+    (member,) = api.services.model._upstream.members
+    pool = member.server._pool
+
+    async def look() -> None:
+        while "1 waiting" not in repr(pool):  # noqa: ASYNC110 - its own count
+            await asyncio.sleep(0)
+        stage.reached.set()
+
+    looking = asyncio.create_task(look())
+    async with pool._slots:
+        try:
+            yield
+        finally:
+            looking.cancel()
+
+
+@asynccontextmanager
+async def _pausing(api: Api, _dsn: str, stage: Stage) -> AsyncIterator[None]:
+    """The model has asked to be left alone; the call has let go of it and tries again later."""
+    (member,) = api.services.model._upstream.members
+
+    async def look() -> None:
+        for busy in ("1 busy", "0 busy"):
+            while busy not in repr(member):  # noqa: ASYNC110 - its own count
+                await asyncio.sleep(0)
+        stage.reached.set()
+
+    looking = asyncio.create_task(look())
+    try:
+        yield
+    finally:
+        looking.cancel()
+
+
+@asynccontextmanager
 async def _locked(api: Api, dsn: str, stage: Stage) -> AsyncIterator[None]:
     """The passages locked away; the question's statement waits for them."""
     locking, looking = [await asyncpg.connect(dsn) for _ in range(2)]
@@ -125,7 +165,12 @@ STAGES: dict[str, tuple[Hanging, str, dict[str, object]]] = {
     "before the head": (FREELY, "before the head", {}),
     "before the first word": (FREELY, "before the first word", {}),
     "in mid-stream": (FREELY, "in mid-stream", {}),
+    "waiting for a connection": (_no_connection, "", {"llm__connections": 1}),
+    "pausing after a failure": (_pausing, "asked to wait", {}),
+    "passed on, before the head": (FREELY, "passed on, before the head", {"llm__model": "m"}),
+    "passed on, in mid-stream": (FREELY, "passed on, in mid-stream", {"llm__model": "m"}),
 }
+WAIT = b"HTTP/1.1 503 Busy\r\nRetry-After: 4\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 SCRIPTS: dict[str, Script] = {
     "": hang,
     "embedder": hang,
@@ -133,6 +178,9 @@ SCRIPTS: dict[str, Script] = {
     "before the head": hang,
     "before the first word": then(HEAD),
     "in mid-stream": then(HEAD + said(piece("At"))),
+    "asked to wait": then(WAIT),
+    "passed on, before the head": hang,
+    "passed on, in mid-stream": then(HEAD + said(piece("At"))),
 }
 
 
@@ -141,7 +189,9 @@ async def _served(
     tmp_path: Path, dsn: str, stage: Stage, where: str, settings: dict[str, object]
 ) -> AsyncIterator[tuple[Api, Wire]]:
     """A server whose model, reranker or embedder does as the stage wants; and that one's wire."""
-    script = stage.embed if where == "embedder" else stage.script(SCRIPTS[where])
+    script = stage.embed if where == "embedder" else SCRIPTS[where]
+    if where not in ("embedder", "asked to wait"):
+        script = stage.script(script)
     async with wire(script) as state, wire(hang) as unused:
         url = f"http://127.0.0.1:{state.port}/v1"
         more: dict[str, object] = {"llm__base_url": f"http://127.0.0.1:{unused.port}/v1"}
@@ -171,9 +221,10 @@ async def test_whoever_leaves_last_ends_it(
     """No socket, task, permit, flight or statement outlives the only reader of an answer."""
     stage = Stage()
     async with asyncio.timeout(60), _served(tmp_path, dsn, stage, where, settings) as (api, state):
-        path, question = ("/v1/query", QUESTION)
-        if "answer__rewrite" in settings:
-            path, question = ("/v1/chat/completions", FOLLOW_UP)
+        path, question = "/v1/query", QUESTION
+        if "answer__rewrite" in settings or "passed on" in where:
+            path = "/v1/chat/completions"
+            question = PASSED_ON if "passed on" in where else FOLLOW_UP
         quiet = Quiet(api)
         stage.hangs = True
         ended_before, open_before = state.ended, state.connections - state.ended

@@ -51,8 +51,10 @@ class Flight(Generic[E, R]):
     def publish(self, event: E) -> None:
         """Tell all who listen, and those who will join; called by the computation."""
         self.past.append(event)
-        self._heard = self._heard or bool(self._listeners)
-        for hear in tuple(self._listeners):
+        listeners = self._listeners
+        self._heard = self._heard or bool(listeners)
+        # Several may leave while others are told; the only one need not be copied.
+        for hear in listeners if len(listeners) < 2 else tuple(listeners):
             hear(event)
 
     def retract(self) -> bool:

@@ -18,6 +18,7 @@ from typing import Generic, TypeVar
 from aiohttp import HttpVersion11, web
 
 from ragserve.config import StreamConfig
+from ragserve.flow.chunked import framed
 from ragserve.handlers.services import REQUEST_ID
 from ragserve.metrics import FIRST_TEXT_SECONDS, STREAMS_CUT_OFF, STREAMS_OPEN
 from ragserve.pipeline import Delta
@@ -44,7 +45,8 @@ class EventStream(Generic[E]):
     ) -> None:
         self.started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._request = request
-        self._config = config
+        self._keepalive_s = config.keepalive_s
+        self._buffer_bytes = config.buffer_bytes
         self._encode = encode
         self._response = web.StreamResponse(headers=HEADERS)
         self._response.headers["X-Request-ID"] = request[REQUEST_ID]
@@ -75,11 +77,9 @@ class EventStream(Generic[E]):
             return
         if transport.is_closing():
             return  # aiohttp has seen it too, and cancels the handler
-        if self._chunked:
-            frames = b"%x\r\n%b\r\n" % (len(frames), frames)
-        transport.write(frames)
+        transport.write(framed(frames) if self._chunked else frames)
         self._written = True
-        if transport.get_write_buffer_size() > self._config.buffer_bytes:
+        if transport.get_write_buffer_size() > self._buffer_bytes:
             self._cut_off("buffer")
 
     async def begin(self, headers: Mapping[str, str]) -> web.StreamResponse:
@@ -114,7 +114,7 @@ class EventStream(Generic[E]):
 
     def _arm(self) -> None:
         loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(self._config.keepalive_s, self._look)
+        self._timer = loop.call_later(self._keepalive_s, self._look)
 
     def _look(self) -> None:
         """Every ``keepalive_s``: is the reader reading, and does it know that we are here?"""

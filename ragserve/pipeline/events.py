@@ -38,24 +38,28 @@ def delta(text: str) -> Delta:
 class Transcript:
     """What has been told so far; words that followed each other have become one delta."""
 
-    __slots__ = ("_told",)
+    __slots__ = ("_told", "_words")
 
     def __init__(self) -> None:
         self._told: list[Sources | bytearray] = []
+        self._words: bytearray | None = None
+        """The last of them, if it is words."""
 
     def append(self, event: Event) -> None:
         """Add the newest event."""
-        told = self._told
         if isinstance(event, Sources):
-            told.append(event)
-        elif told and isinstance(told[-1], bytearray):
-            told[-1] += event.json[1:-1]
-        else:
-            told.append(bytearray(event.json[1:-1]))
+            self._words = None
+            self._told.append(event)
+            return
+        if self._words is None:
+            self._words = bytearray()
+            self._told.append(self._words)
+        self._words += event.json[1:-1]
 
     def clear(self) -> None:
         """Forget all."""
         self._told.clear()
+        self._words = None
 
     def __iter__(self) -> Iterator[Event]:
         for event in self._told:

@@ -50,6 +50,13 @@ class Marks:
         self._last = text[cut - 1 : cut] or self._last
         return said
 
+    def try_pass(self, last: str) -> bool:
+        """Return whether text without ``[`` that ends in ``last`` can be said as it is."""
+        if self._held or not self._begun or last.isspace():
+            return False
+        self._last = last
+        return True
+
     def end(self) -> str:
         """Return what was held back, without white space at the end."""
         text, self._held = self._held.rstrip(), ""

@@ -85,9 +85,9 @@ class LanguageModel:
         return Prompt(messages, used)
 
     async def answer(
-        self, prompt: Prompt, options: Options, deadline: Deadline, say: Callable[[str], None]
+        self, prompt: Prompt, options: Options, deadline: Deadline, say: Callable[[bytes], None]
     ) -> Answer:
-        """Return the model's answer; ``say`` hears its text in pieces, marks resolved.
+        """Return the model's answer; ``say`` hears its text, marks resolved, as JSON strings.
 
         What fails before the first piece is tried again; afterwards nothing is.
         """
@@ -101,7 +101,9 @@ class LanguageModel:
             dictation = Dictation(len(prompt.passages), say, speak)
             dictation.model = server.model
             content = msgspec.json.encode({"model": server.model, **body})
-            reply = await server.post(CHAT, content, dictation.hear, self._patience)
+            reply = await server.post(
+                CHAT, content, dictation.hear, self._patience, skim=dictation.skim
+            )
             if not dictation.events:
                 dictation.take(reply)
             return dictation

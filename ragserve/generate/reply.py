@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import time
 from collections.abc import Callable, Sequence
 
@@ -10,6 +9,7 @@ import msgspec
 
 from ragserve.errors import UpstreamFailed
 from ragserve.generate.marks import Marks
+from ragserve.generate.refrain import Refrain
 from ragserve.metrics import LLM_TOKENS, TEXT_GAP_SECONDS
 from ragserve.schema import Usage
 from ragserve.upstream import CallFailed
@@ -54,16 +54,18 @@ class _Chunk(msgspec.Struct, gc=False):
 
 _chunks = msgspec.json.Decoder(_Chunk)
 _completions = msgspec.json.Decoder(Completion)
+_encode = msgspec.json.Encoder().encode
 
 
 class Dictation:
     """A model's words on their way to ``say``, marks resolved; ``text`` is all that was said.
 
+    ``say`` gets them as JSON strings: as such they come, and as such they go to who reads them.
     ``begin`` is called before the first of them, and may raise ``CallFailed``.
     """
 
     def __init__(
-        self, passages: int, say: Callable[[str], None], begin: Callable[[], None] = lambda: None
+        self, passages: int, say: Callable[[bytes], None], begin: Callable[[], None] = lambda: None
     ) -> None:
         self.marks = Marks(passages)
         self.model = ""
@@ -72,14 +74,31 @@ class Dictation:
         self.events = 0
         self._say = say
         self._begin = begin
-        self._said = io.StringIO()
+        self._said = bytearray()
+        self._refrain = Refrain(_only_word)
         self._pieces = 0
         self._heard_at = 0.0
 
     @property
     def text(self) -> str:
         """Return what has been said; raise ``UpstreamFailed`` if that is nothing."""
-        return _not_empty(self._said.getvalue())
+        return _not_empty(msgspec.json.decode(b'"%b"' % bytes(self._said), type=str))
+
+    def skim(self, piece: bytes) -> bool:
+        """Take what has arrived if it is one event, like one before but for its word."""
+        json = self._refrain.try_word(piece)
+        if json is None:
+            return False
+        try:
+            last = json.decode()[-2]
+        except UnicodeDecodeError:
+            return False  # ``hear`` says so
+        if not self.marks.try_pass(last):
+            return False
+        self.events += 1
+        self._time()
+        self._tell(json)
+        return True
 
     def hear(self, events: Sequence[bytes]) -> None:
         """Take the data of events that arrived together; raise ``CallFailed``."""
@@ -103,27 +122,32 @@ class Dictation:
                     self.complete = choice.finish_reason == "stop"
         if words:
             self._time()
-            self._tell(self.marks.feed(words))
+            self._say_if(self.marks.feed(words))
+            self._refrain.learn(events[-1])
 
     def take(self, reply: bytes) -> None:
         """Take a whole completion in place of events; raise ``UpstreamFailed``."""
         whole = decode_completion(reply)
         self.model, self.usage = whole.model or self.model, _usage(whole.usage)
         self.complete = whole.choices[0].finish_reason in (None, "stop") if whole.choices else False
-        self._tell(self.marks.feed(whole.text))
+        self._say_if(self.marks.feed(whole.text))
 
     def end(self) -> None:
         """Say what was held back, and count the cost."""
-        self._tell(self.marks.end())
+        self._say_if(self.marks.end())
         count(self.usage)
 
-    def _tell(self, text: str) -> None:
+    def _say_if(self, text: str) -> None:
+        """Say it if it is anything."""
         if text:
-            if not self._pieces:
-                self._begin()
-            self._said.write(text)
-            self._pieces += 1
-            self._say(text)
+            self._tell(_encode(text))
+
+    def _tell(self, json: bytes) -> None:
+        if not self._pieces:
+            self._begin()
+        self._pieces += 1
+        self._said += json[1:-1]
+        self._say(json)
 
     def _time(self) -> None:
         now = time.monotonic()
@@ -133,6 +157,18 @@ class Dictation:
 
     def __repr__(self) -> str:
         return f"<Dictation {self._pieces} pieces{', complete' if self.complete else ''}>"
+
+
+def _only_word(data: bytes) -> str | None:
+    """Return the word of an event that says nothing else but whose it is."""
+    try:
+        chunk = _chunks.decode(data)
+    except ValueError:
+        return None
+    if chunk.error is not None or chunk.usage is not None or len(chunk.choices) != 1:
+        return None
+    choice = chunk.choices[0]
+    return choice.delta.content if choice.delta and choice.finish_reason is None else None
 
 
 def decode_completion(reply: bytes) -> Completion:

@@ -183,11 +183,11 @@ class Answering:
         start = 0.0
         first_s: float | None = None
 
-        def say(text: str) -> None:
+        def say(json: bytes) -> None:
             nonlocal first_s
             if first_s is None:
                 first_s = time.monotonic() - start
-            flight.publish(delta(text))
+            flight.publish(Delta(json))
 
         try:
             async with self._gates.llm.permit(context.tenant, context.deadline) as permit:

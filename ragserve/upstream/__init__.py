@@ -5,7 +5,7 @@ them ``pool`` keeps connections, ``connection`` speaks HTTP/1.1, ``exchange`` ta
 ``sse`` reads its events.
 """
 
-from ragserve.upstream.exchange import Hear, Patience
+from ragserve.upstream.exchange import Hear, Patience, Skim
 from ragserve.upstream.failure import CallFailed, Refusal
 from ragserve.upstream.hedge import Speak
 from ragserve.upstream.server import Server
@@ -18,6 +18,7 @@ __all__ = [
     "Patience",
     "Refusal",
     "Server",
+    "Skim",
     "Speak",
     "Upstream",
 ]

@@ -19,6 +19,10 @@ DONE = b"[DONE]"
 Hear = Callable[[Sequence[bytes]], None]
 """Hears the data of all events that arrived together; may raise ``CallFailed``."""
 
+Skim = Callable[[bytes], bool]
+"""Is offered what has arrived between two events, as it is; returns whether it has taken it for one
+event, of which nobody else need hear. May raise ``CallFailed``."""
+
 
 class Patience(msgspec.Struct, frozen=True):
     """How long a stream may be silent, in seconds: before its first event, and between two."""
@@ -35,7 +39,12 @@ class Exchange:
     """
 
     def __init__(
-        self, hear: Hear | None = None, patience: Patience | None = None, *, raw: bool = False
+        self,
+        hear: Hear | None = None,
+        patience: Patience | None = None,
+        *,
+        skim: Skim | None = None,
+        raw: bool = False,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self.done: asyncio.Future[bytes] = self._loop.create_future()
@@ -44,6 +53,7 @@ class Exchange:
         self._hear = hear
         self._patience = patience
         self._whole = bytearray()
+        self._skim = skim
         self._raw = raw
         self._streams = False
         self._events = EventParser()
@@ -77,6 +87,9 @@ class Exchange:
                 self.fail(CallFailed(f"a reply over {MAX_REPLY_BYTES} bytes", "size"))
             return
         try:
+            if self._heard_at and self._skim and self._events.between and self._skim(data):
+                self._heard_at = self._loop.time()
+                return
             events = [data] if self._raw else self._events.feed(data)
             if events:
                 self._tell(events)

@@ -15,7 +15,10 @@ class EventTooLarge(ValueError):
 
 
 class EventParser:
-    """Bytes go in, the data of complete events comes out."""
+    """Bytes go in, the data of complete events comes out.
+
+    ``between`` two events is where nothing is held, and whatever comes next begins an event.
+    """
 
     def __init__(self, max_bytes: int = MAX_EVENT_BYTES) -> None:
         self._max = max_bytes
@@ -24,20 +27,26 @@ class EventParser:
         self._size = 0
         self._after_cr = False
         self._begun = False
+        self.between = False
 
     def feed(self, piece: bytes) -> list[bytes]:
         """Return the data of the events that ``piece`` completes."""
         if (
-            piece.startswith(b"data: ")
+            self.between
+            and piece.startswith(b"data: ")
             and piece.endswith(b"\n\n")
             and piece.count(b"\n") == 2
-            and self._begun
             and b"\r" not in piece
-            and not (self._tail or self._data or self._after_cr)
         ):
             # One whole event, as a model's server sends a token: four times as fast.
             self._check(len(piece) - 7)
             return [piece[6:-2]]
+        found = self._read(piece)
+        self.between = self._begun and not (self._tail or self._data or self._after_cr)
+        return found
+
+    def _read(self, piece: bytes) -> list[bytes]:
+        """Return the same, line by line."""
         if not self._begun or b"\r" in piece or self._after_cr:
             piece = self._normalise(piece)
         if b"\n" not in piece:

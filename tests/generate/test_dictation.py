@@ -55,11 +55,15 @@ async def _model(script: Script, **settings: object) -> AsyncIterator[tuple[Lang
 
 
 async def _ask(
-    model: LanguageModel, said: list[str], say: Callable[[str], None] | None = None
+    model: LanguageModel, said: list[str], say: Callable[[bytes], None] | None = None
 ) -> Answer:
     prompt = model.prompt("When does it boil?", FOUND, NO_CONVERSATION)
     deadline = deadline_after(30.0, asyncio.get_running_loop().time())
-    return await model.answer(prompt, NO_CONVERSATION.options, deadline, say or said.append)
+
+    def note(words: bytes) -> None:
+        said.append(json.loads(words))
+
+    return await model.answer(prompt, NO_CONVERSATION.options, deadline, say or note)
 
 
 async def test_words_are_said_as_they_come() -> None:
@@ -81,9 +85,9 @@ async def test_words_are_said_as_they_come() -> None:
         prompt = model.prompt("When does it boil?", FOUND, NO_CONVERSATION)
         deadline = deadline_after(30.0, asyncio.get_running_loop().time())
 
-        def say(text: str) -> None:
-            said_all.append(text)
-            heard.put_nowait(text)
+        def say(words: bytes) -> None:
+            said_all.append(json.loads(words))
+            heard.put_nowait(said_all[-1])
 
         answer = await model.answer(prompt, NO_CONVERSATION.options, deadline, say)
     assert "".join(said_all) == answer.text == "At 100 degrees [1][2]!"
@@ -157,8 +161,8 @@ async def test_what_breaks_off_is_not_begun_again(bad: bytes, text: str) -> None
     pieces: list[str] = []
     heard = asyncio.Event()
 
-    def say(words: str) -> None:
-        pieces.append(words)
+    def say(words: bytes) -> None:
+        pieces.append(json.loads(words))
         heard.set()
 
     async def script(client: Client) -> None:

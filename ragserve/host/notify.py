@@ -1,8 +1,9 @@
 """Telling the supervisor how a process does: sd_notify(3), for systemd and for our own alike.
 
 A datagram to ``NOTIFY_SOCKET`` says ``READY=1``, ``RELOADING=1``, ``STOPPING=1``, ``WATCHDOG=1``
-or, at a bad end, ``STATUS=`` and why. The watchdog is fed by the event loop: a loop that is stuck
-feeds nothing. Without a supervisor nothing is sent.
+or, at a bad end, ``STATUS=`` and why. The watchdog is fed by the event loop, and for a loop that
+has so much to do that its timers are late; one that is stuck feeds nothing. Without a supervisor
+nothing is sent.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import os
 import socket
 import time
 from collections.abc import Iterator, Mapping
+
+from ragserve.host.pulse import watched
 
 BEATS = 4
 """Signs of life within the supervisor's patience."""
@@ -52,9 +55,16 @@ class Notifier:
 
     async def beat(self) -> None:
         """Feed the watchdog until cancelled."""
-        while self.beats:
-            self.send("WATCHDOG=1")
-            await asyncio.sleep(self._patience_s / BEATS)
+        if not self.beats:
+            return
+        interval_s = self._patience_s / BEATS
+        async with watched(interval_s, self._sign):
+            while True:
+                self._sign()
+                await asyncio.sleep(interval_s)
+
+    def _sign(self) -> None:
+        self.send("WATCHDOG=1")
 
     def close(self) -> None:
         """Close the socket."""

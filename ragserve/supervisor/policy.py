@@ -8,7 +8,9 @@ touches a process, a socket or the clock, so every course of events can be teste
   shown not to help, and everything ends. Whoever kills a process that serves (an operator, the
   kernel short of memory) shows nothing of that kind: it is restarted at once.
 - A process that is not ready within ``START_S``, or ready and silent for ``SILENT_S``, is killed;
-  its exit then takes the usual course.
+  its exit then takes the usual course. A supervisor that finds silence much later than it would
+  have looked has not been running itself (a machine that was paused, or short of processor), and
+  neither has who was silent: that begins anew.
 - A reload replaces one slot after another. A worker's replacement is ready before the old one is
   told to stop; if the replacement dies first, the old one stays and the reload ends there. A slot
   that cannot overlap (the ingest process holds a lock) is stopped first.
@@ -28,6 +30,8 @@ from ragserve.flow.backoff import backoff_s
 START_S = 120.0
 """Loading models and recovering a database take their time on slow disks."""
 SILENT_S = 5.0
+ASLEEP_S = 1.0
+"""Whoever notices silence so much too late has been asleep."""
 YOUNG_S = 10.0
 """A process that dies before this age died of starting."""
 CRASH_LOOP_EXITS = 5
@@ -213,7 +217,10 @@ class Policy:
                 slot.start_at = None
                 actions.append(Start(slot.name))
         for process in self.processes.values():
-            if now >= self._kill_at(process):
+            late_s = now - self._kill_at(process)
+            if late_s >= ASLEEP_S and process.kill_at is None and process.state == "ready":
+                process.heard_at = now
+            elif late_s >= 0.0:
                 process.kill_at = now + KILL_AFTER_S  # once, and again should it survive
                 actions.append(Send(process.pid, signal.SIGKILL))
         return actions

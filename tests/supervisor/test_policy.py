@@ -9,6 +9,7 @@ import pytest
 
 from ragserve.errors import EXIT_CONFIGURATION, EXIT_CRASH_LOOP, EXIT_FAILURE, EXIT_UNAVAILABLE
 from ragserve.supervisor.policy import (
+    ASLEEP_S,
     KILL_AFTER_S,
     SILENT_S,
     START_S,
@@ -138,6 +139,17 @@ def test_silence_is_death() -> None:
     world.now += 10.0
     assert world.exited(1, -SIGKILL) == []
     assert world.started == ["a", "a"]
+
+
+def test_who_has_been_asleep_kills_nobody_for_silence() -> None:
+    """After a pause of the whole machine all have their time again; who stays silent is killed."""
+    world = World("a", "b")
+    world.ready(1, 2)
+    assert world.tick(SILENT_S + ASLEEP_S) == []
+    assert world.policy.next_tick_s(world.now) == SILENT_S
+    world.policy.heard(2, world.now + 1.0, ready=False)
+    assert world.tick(SILENT_S) == [Send(1, SIGKILL)]
+    assert world.tick(KILL_AFTER_S + ASLEEP_S)[0] == Send(1, SIGKILL)
 
 
 def test_a_start_that_takes_too_long_is_ended() -> None:

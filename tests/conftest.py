@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, ClassVar
+from unittest import mock
 
 import asyncpg
 import hypothesis
+import msgspec
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
-from ragserve.config import Config, load_config
+from ragserve.config import ChunkingConfig, Config, IngestConfig, load_config
 from ragserve.handlers import SERVICES
+from ragserve.ingest import loop
+from ragserve.ingest.readers import Readers
 from ragserve.ingest.run import ingesting
 from ragserve.store.collections import Collection, ensure_collection
 from ragserve.store.embedded import EmbeddedPostgres
@@ -184,6 +189,37 @@ class Api:
         assert {item["state"] for item in answer["documents"]} <= {"ready", "unchanged"}, answer
 
 
+class KeptReaders(Readers):
+    """Reading processes that a later test uses, too: to start one takes longer than most tests.
+
+    One whose work was given up is killed as ever, and started anew by whoever reads next.
+    """
+
+    free: ClassVar[dict[bytes, list[KeptReaders]]] = {}
+
+    def __init__(self, config: IngestConfig, chunking: ChunkingConfig) -> None:
+        super().__init__(config, chunking)
+        self._place = self.free.setdefault(msgspec.json.encode((config, chunking)), [])
+        if self._place:
+            self._slots = self._place.pop()._slots
+            self._idle = asyncio.LifoQueue()  # of this test's loop
+            for slot in self._slots:
+                self._idle.put_nowait(slot)
+
+    def close(self) -> None:
+        """Leave them to another test."""
+        self._place.append(self)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _reading_processes() -> Iterator[None]:
+    """End them with the session."""
+    yield
+    for places in KeptReaders.free.values():
+        for readers in places:
+            Readers.close(readers)
+
+
 @asynccontextmanager
 async def serving(
     config: Config, data_dir: Path, dsn: str, *, ingest: bool = True
@@ -194,8 +230,9 @@ async def serving(
         if not ingest:
             yield Api(client)
             return
-        async with ingesting(config, data_dir, dsn):
-            yield Api(client)
+        with mock.patch.object(loop, "Readers", KeptReaders):
+            async with ingesting(config, data_dir, dsn):
+                yield Api(client)
 
 
 @pytest.fixture

@@ -165,7 +165,8 @@ REPLICA_READS = Counter(
 )
 CLIENTS_DROPPED = Counter(
     "ragserve_clients_dropped_total",
-    "Refused: too many connections of an address, slow heads and bodies, answers not read.",
+    "Refused: connections (too many of an address), head, body (slow), write (an answer not read),"
+    " malformed, long (what is no request, or has too long a head).",
     ["reason"],
 )
 STREAMS_CUT_OFF = Counter(

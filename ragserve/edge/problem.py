@@ -13,6 +13,7 @@ from ragserve.errors import MalformedRequest, RagserveError, Unauthorized, Unava
 from ragserve.handlers import REQUEST_ID
 from ragserve.handlers.body import json_response
 from ragserve.handlers.failure import describe
+from ragserve.metrics import CLIENTS_DROPPED
 from ragserve.schema import ErrorBody, ErrorResponse
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -39,6 +40,7 @@ async def problem(request: web.Request, handler: Handler) -> web.StreamResponse:
         if isinstance(error, Unauthorized):
             response.headers["WWW-Authenticate"] = "Bearer"
         if isinstance(error, MalformedRequest):
+            CLIENTS_DROPPED.labels("malformed").inc()
             response.force_close()
         return response
     except web.HTTPException as error:

@@ -23,6 +23,7 @@ from typing import Any
 
 import aiohttp
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 from aiohttp.http_parser import HttpRequestParser
 from aiohttp.web_protocol import RequestHandler
 
@@ -30,6 +31,7 @@ from ragserve.edge.express import HEAD_BYTES, parse_plain
 from ragserve.edge.lane import Lane, Ticket
 from ragserve.edge.watch import NEVER, Watch
 from ragserve.errors import ConfigurationError
+from ragserve.metrics import CLIENTS_DROPPED
 
 OLDEST_AIOHTTP = (3, 14, 5)
 HOLD_S = 1.0
@@ -116,6 +118,20 @@ class Connection(RequestHandler):
         self.force_close()
         if transport is not None:
             transport.abort()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Count what aiohttp could not read as a request."""
+        if isinstance(exc, LineTooLong):
+            CLIENTS_DROPPED.labels("long").inc()
+        elif isinstance(exc, HttpProcessingError):
+            CLIENTS_DROPPED.labels("malformed").inc()
+        return super().handle_error(request, status, exc, message)
 
     def eof_received(self) -> None:
         """Give aiohttp what was held: more will not come."""

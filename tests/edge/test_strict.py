@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 from aiohttp import web
+from prometheus_client import REGISTRY
 
 from ragserve.edge.problem import problem
 from ragserve.handlers import REQUEST_ID
@@ -36,11 +37,17 @@ async def lane() -> AsyncIterator[Side]:
         yield with_lane
 
 
+def dropped(reason: str) -> float:
+    return REGISTRY.get_sample_value("ragserve_clients_dropped_total", {"reason": reason}) or 0.0
+
+
 @pytest.mark.parametrize("name", sorted(set(MALFORMED) - LENIENT - ONE_GOOD - WAITS))
 async def test_what_is_malformed_is_refused_once(lane: Side, name: str) -> None:
     """One 4xx, then the connection is closed; what follows is not read."""
     for segments in ([MALFORMED[name]], [get(), MALFORMED[name]], [MALFORMED[name], get()]):
+        counted = dropped("malformed") + dropped("long")
         outcome = await lane.send(segments)
+        assert dropped("malformed") + dropped("long") == counted + 1
         before = 1 if segments[0] == get() else 0
         statuses = [answer.status for answer in outcome.answers]
         assert statuses[:before] == [200] * before
@@ -136,3 +143,20 @@ async def test_a_client_that_asks_whether_to_go_on(lane: Side, early: bool) -> N
     segments = [data] if early else [data[:end], data[end:]]
     outcome = await lane.send([*segments, get()])
     assert [answer.status for answer in outcome.answers] == [100, 200, 200]
+
+
+LONG = {
+    "target": b"GET /" + b"a" * 9000 + b" HTTP/1.1\r\nHost: a\r\n\r\n",
+    "field": get(b"X-Long: " + b"a" * 9000),
+    "field name": get(b"a" * 9000 + b": x"),
+}
+
+
+@pytest.mark.parametrize("name", LONG)
+async def test_a_head_that_is_too_long_is_counted_as_such(lane: Side, name: str) -> None:
+    """It is refused once, whichever line is too long."""
+    long, malformed = dropped("long"), dropped("malformed")
+    outcome = await lane.send([LONG[name]])
+    assert [answer.status for answer in outcome.answers] == [400]
+    assert outcome.closed
+    assert (dropped("long"), dropped("malformed")) == (long + 1, malformed)

@@ -5,13 +5,12 @@ A worker's own Unix socket is there for a proxy: whoever may open it is believed
 
 from __future__ import annotations
 
-from functools import lru_cache
-from ipaddress import IPv6Address, ip_address, ip_network
+from ipaddress import ip_address, ip_network
 
 from aiohttp import web
 
 from ragserve.errors import ConfigurationError
-from ragserve.store.keyring import is_loopback
+from ragserve.flow.address import is_loopback
 
 UNKNOWN = "unknown"
 """The address of whoever comes through a proxy on this machine that is not listed (RFC 7239, 6.2).
@@ -62,17 +61,3 @@ class Proxies:
 PROXIES = web.AppKey("proxies", Proxies)
 ADDRESS = web.RequestKey("address", str)
 """Where a request is from; there is none on routes for everybody."""
-
-
-@lru_cache(4096)
-def identity_of(address: str) -> str:
-    """Return what is counted as one client: an IPv4 address, or an IPv6 network of 64 bits."""
-    try:
-        found = ip_address(address.partition("%")[0])
-    except ValueError:
-        return address
-    if isinstance(found, IPv6Address):
-        if found.ipv4_mapped is not None:
-            return str(found.ipv4_mapped)
-        return str(IPv6Address(int(found) >> 64 << 64)) + "/64"
-    return address

@@ -13,10 +13,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from aiohttp import web
 
 from ragserve.config import Config, RateConfig
-from ragserve.edge.address import ADDRESS, identity_of
+from ragserve.edge.address import ADDRESS
 from ragserve.edge.auth import SCOPE
 from ragserve.edge.quota import Exhausted, Quota
 from ragserve.edge.tokens import TokenQuota
+from ragserve.flow.address import identity_of
 from ragserve.flow.bounded import Bounded
 from ragserve.flow.bucket import Decision
 from ragserve.flow.principal import Principal

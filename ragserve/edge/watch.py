@@ -14,9 +14,9 @@ from typing import Protocol
 from aiohttp import web
 
 from ragserve.config import LimitsConfig
-from ragserve.edge.address import Proxies, identity_of
+from ragserve.edge.address import Proxies
+from ragserve.flow.address import identity_of, is_loopback
 from ragserve.metrics import CLIENTS_DROPPED
-from ragserve.store.keyring import is_loopback
 
 LOOK_S = 1.0
 AT_ONCE = 5

@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from ipaddress import ip_address
 
 import msgspec
 import structlog
 
 from ragserve.config import AuthConfig
 from ragserve.errors import TooManyRequests, Unauthorized, Unavailable
+from ragserve.flow.address import is_loopback
 from ragserve.flow.bucket import Buckets, Rate
 from ragserve.flow.principal import OWNER, READER, Principal, credential_of
 from ragserve.metrics import AUTH_FAILURES
@@ -185,18 +185,6 @@ class Keyring:
 
     def __repr__(self) -> str:
         return f"<Keyring {len(self._known)} keys known>"
-
-
-def is_loopback(address: str) -> bool:
-    """Return whether a client is on this machine; "" is a Unix socket's."""
-    if address in ("", "127.0.0.1", "::1"):
-        return True
-    try:
-        found = ip_address(address.partition("%")[0])
-    except ValueError:
-        return False
-    mapped = getattr(found, "ipv4_mapped", None)
-    return (mapped or found).is_loopback
 
 
 def _public_part(token: str) -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from ragserve.edge.address import Proxies, identity_of
+from ragserve.edge.address import Proxies
 from ragserve.errors import ConfigurationError
+from ragserve.flow.address import identity_of
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from ragserve.config import Config
-from ragserve.store.keyring import is_loopback
+from ragserve.flow.address import is_loopback
 from ragserve.store.keys import create_key, revoke_key
 from tests.conftest import Api, configured, serving
 

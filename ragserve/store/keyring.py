@@ -18,7 +18,7 @@ import structlog
 
 from ragserve.config import AuthConfig
 from ragserve.errors import TooManyRequests, Unauthorized, Unavailable
-from ragserve.flow.address import is_loopback
+from ragserve.flow.address import identity_of, is_loopback
 from ragserve.flow.bucket import Buckets, Rate
 from ragserve.flow.principal import OWNER, READER, Principal, credential_of
 from ragserve.metrics import AUTH_FAILURES
@@ -91,7 +91,7 @@ class Keyring:
             if self._anonymous:
                 return READER
             raise Unauthorized("a key is needed: Authorization: Bearer rs_…")
-        wait_s = self._failures.wait_s(address, now)
+        wait_s = self._failures.wait_s(identity_of(address), now)
         if wait_s > 0:
             AUTH_FAILURES.labels("throttled").inc()
             raise TooManyRequests(
@@ -166,7 +166,7 @@ class Keyring:
             return known.principal
         if isinstance(found, Refused):
             self._known.pop(credential, None)
-            self._failures.take(address, start)
+            self._failures.take(identity_of(address), start)
             AUTH_FAILURES.labels("invalid").inc()
             log.warning(
                 "key_refused",

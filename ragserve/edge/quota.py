@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections import OrderedDict
 
 from ragserve.errors import TooManyRequests, Unavailable
 from ragserve.flow.bucket import Buckets, Decision, Rate
@@ -68,7 +69,7 @@ class Quota:
         self._shares = shares
         self._lease = max(1, round(per_minute / 60 * LEASE_S / workers))
         self._local = Buckets(self._share, IDENTITIES)
-        self._hands: dict[str, Hand] = {}
+        self._hands: OrderedDict[str, Hand] = OrderedDict()
         self._asking: dict[str, asyncio.Task[Lease]] = {}
         self._decisions: dict[int, Decision] = {}
         self._policy = f'"{name}";q={per_minute};w=60'

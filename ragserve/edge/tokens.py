@@ -8,6 +8,7 @@ of the others, which it learns with each answer of its own.
 from __future__ import annotations
 
 import contextlib
+from collections import OrderedDict
 
 from ragserve.edge.quota import IDENTITIES
 from ragserve.errors import TooManyRequests, Unavailable
@@ -25,7 +26,7 @@ class TokenQuota:
         self._rate = Rate.per_minute(per_minute)
         self._shares = shares
         self._local = Buckets(Rate.per_minute(per_minute / workers), IDENTITIES)
-        self._blocked: dict[str, float] = {}
+        self._blocked: OrderedDict[str, float] = OrderedDict()
         self._refused = rate_limited(name)
 
     def check(self, identity: str, now: float) -> None:

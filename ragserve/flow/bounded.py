@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import TypeVar
 
 K = TypeVar("K")
 V = TypeVar("V")
 
 
-class Bounded(dict[K, V]):
-    """At most ``bound`` entries.
+class Bounded(OrderedDict[K, V]):
+    """At most ``bound`` entries. (The first one of a plain dict is slow to find, see ``Buckets``.)
 
     >>> kept = Bounded(2)
     >>> kept[1] = kept[2] = kept[3] = "x"

@@ -7,6 +7,7 @@ bucket takes. Times are monotonic seconds.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import NamedTuple
 
 _ROUNDING_S = 1e-9
@@ -53,7 +54,9 @@ class Buckets:
     def __init__(self, rate: Rate, bound: int) -> None:
         self.rate = rate
         self._bound = bound
-        self._full_at: dict[str, float] = {}
+        # Not a dict, whose first entry is found only behind all those that were removed before it:
+        # with 100,000 identities and new ones all the time that took a tenth of a millisecond.
+        self._full_at: OrderedDict[str, float] = OrderedDict()
 
     def take(self, identity: str, now: float, tokens: float = 1.0) -> float:
         """Take tokens and return 0, or take none and return how many seconds to wait."""

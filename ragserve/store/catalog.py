@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import OrderedDict
 from functools import partial
 
 import msgspec
@@ -47,7 +48,7 @@ class Catalog:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._known: dict[tuple[str, str], _Known] = {}
+        self._known: OrderedDict[tuple[str, str], _Known] = OrderedDict()
         self._names: dict[int, tuple[str, str]] = {}
         self._lookups: Flights[tuple[str, str], None, Collection] = Flights()
         self._looking_up = 0

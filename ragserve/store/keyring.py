@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import OrderedDict
 
 import msgspec
 import structlog
@@ -48,7 +49,7 @@ class Keyring:
     def __init__(self, database: Database, config: AuthConfig) -> None:
         self._database = database
         self._anonymous = config.allow_anonymous
-        self._known: dict[bytes, _Known] = {}
+        self._known: OrderedDict[bytes, _Known] = OrderedDict()
         self._any_keys = True
         self._any_checked_at = self._any_tried_at = _NEVER
         self._heard_at = self._listening_since = _NEVER

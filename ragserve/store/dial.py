@@ -17,6 +17,9 @@ import asyncpg
 
 NEXT_S = 0.5
 """A host that has not answered by then is asked no longer alone."""
+LAST_S = 2.0
+"""When all have been asked, those that have said nothing get so long. Then the caller has to ask
+again: another one may have become the primary meanwhile."""
 DRIVER_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 """What a connection raises; the last one if no host has the role that is wanted."""
 UNREACHABLE = (OSError, TimeoutError, ValueError, *DRIVER_ERRORS)
@@ -39,7 +42,10 @@ async def dial(dsn: str, *, timeout: float, **options: Any) -> asyncpg.Connectio
 
 
 async def _first(dsn: str, hosts: Sequence[Host], options: dict[str, Any]) -> asyncpg.Connection:
-    """Return the first connection that comes about; raise what the last host to fail raised."""
+    """Return the first connection that comes about; raise what the last host to fail raised.
+
+    Raises ``TimeoutError`` if some have not failed, but said nothing.
+    """
     left = list(hosts)
     asked: set[asyncio.Task[asyncpg.Connection]] = set()
     try:
@@ -49,8 +55,10 @@ async def _first(dsn: str, hosts: Sequence[Host], options: dict[str, Any]) -> as
                 asking = asyncpg.connect(dsn, host=host, port=port, timeout=None, **options)
                 asked.add(asyncio.create_task(asking))
             done, _ = await asyncio.wait(
-                asked, timeout=NEXT_S if left else None, return_when=asyncio.FIRST_COMPLETED
+                asked, timeout=NEXT_S if left else LAST_S, return_when=asyncio.FIRST_COMPLETED
             )
+            if not done and not left:
+                raise TimeoutError(f"{len(asked)} of {len(hosts)} hosts say nothing")
             for task in done:
                 asked.discard(task)
                 if task.exception() is None or not (asked or left):

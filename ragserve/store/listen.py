@@ -124,6 +124,8 @@ class Listener:
                     break
             else:
                 self._on_silence()
+                if wants_writes(self._database.dsn):
+                    raise Unavailable("database: the primary is silent; there may be another one")
             read_only = await reply == "on"
         finally:
             reply.cancel()

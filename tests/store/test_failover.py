@@ -15,6 +15,7 @@ from prometheus_client import REGISTRY
 from ragserve.config import DatabaseConfig
 from ragserve.errors import Unavailable
 from ragserve.store.collections import Collection, ensure_collection
+from ragserve.store.listen import Listener
 from ragserve.store.migrate import prepare_database
 from ragserve.store.pool import Database
 from ragserve.store.replica import Searches
@@ -64,10 +65,7 @@ async def test_the_standby_takes_over(pair: Pair) -> None:
         write = "INSERT INTO tally VALUES ($1) RETURNING number"
         await database.execute("CREATE TABLE tally (number int)")
         written = [await database.fetchval(write, number) for number in range(20)]
-        async with asyncio.timeout(20):
-            caught_up = "SELECT count(*) FROM pg_stat_replication WHERE replay_lsn = sent_lsn"
-            while not await database.fetchval(caught_up):  # noqa: ASYNC110 - no signal
-                await asyncio.sleep(0.05)
+        await standby_has_all(database)
         await asyncio.to_thread(first.stop)
         with pytest.raises(Unavailable):
             await database.fetchval(write, 100)
@@ -81,6 +79,55 @@ async def test_the_standby_takes_over(pair: Pair) -> None:
                     await asyncio.sleep(0.05)
         found = await database.fetch("SELECT number FROM tally ORDER BY number")
         assert [row["number"] for row in found] == written
+
+
+async def test_a_primary_that_takes_no_writes_any_more(pair: Pair) -> None:
+    """Still there, all connections to it open: writes go to the new one, and so do listeners.
+
+    The first write may be refused (25006).
+    """
+    first, second = pair
+    await prepare_database(of_both(pair), 10.0)
+    connections: asyncio.Queue[None] = asyncio.Queue()
+    heard: asyncio.Queue[str] = asyncio.Queue()
+
+    async def connected() -> None:
+        connections.put_nowait(None)
+
+    async with opened(of_both(pair)) as database, asyncio.timeout(30):
+        write = "INSERT INTO tally VALUES ($1)"
+        await database.execute("CREATE TABLE tally (number int)")
+        await standby_has_all(database)
+        listener = Listener(database, {"news": heard.put_nowait}, connected, probe_s=0.1)
+        listener.start()
+        await connections.get()
+        await asyncio.to_thread(second.promote)
+        old = await asyncpg.connect(first.dsn())
+        await old.execute("ALTER SYSTEM SET default_transaction_read_only = on")
+        await old.execute("SELECT pg_reload_conf()")
+        async with asyncio.timeout(RECOVERY_S):
+            await connections.get()
+            while True:
+                try:
+                    await database.execute(write, 1)
+                    break
+                except Unavailable:
+                    await asyncio.sleep(0.05)
+        for number in range(2, 10):
+            await database.execute(write, number)
+        await database.execute("SELECT pg_notify('news', 'from the new primary')")
+        assert await heard.get() == "from the new primary"
+        assert await old.fetchval("SELECT count(*) FROM tally") == 0
+        await old.close()
+        await listener.stop()
+
+
+async def standby_has_all(database: Database) -> None:
+    """Wait until the standby has what the primary has."""
+    async with asyncio.timeout(20):
+        caught_up = "SELECT count(*) FROM pg_stat_replication WHERE replay_lsn = sent_lsn"
+        while not await database.fetchval(caught_up):  # noqa: ASYNC110 - no signal
+            await asyncio.sleep(0.05)
 
 
 async def test_searches_go_to_a_standby_that_has_caught_up(pair: Pair) -> None:

@@ -100,6 +100,9 @@ async def _database(postgres: str, template: str) -> AsyncIterator[str]:
 async def _ensure_template(postgres: str) -> None:
     exists = await _admin(postgres, f"SELECT FROM pg_database WHERE datname = '{TEMPLATE}'")
     if exists == "SELECT 0":
+        # A database is dropped with a checkpoint, and nothing here survives the host anyway.
+        await _admin(postgres, "ALTER SYSTEM SET fsync = off")
+        await _admin(postgres, "SELECT pg_reload_conf()")
         await _admin(postgres, f"CREATE DATABASE {TEMPLATE}")
         await prepare_database(named(postgres, TEMPLATE), 10.0)
 

@@ -77,7 +77,7 @@ class Citation(msgspec.Struct, frozen=True):
 
 
 class Usage(msgspec.Struct, frozen=True):
-    """Tokens as the language model counted them; 0 without one."""
+    """Tokens as the language model counted them, estimated if it did not say; 0 without one."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0

@@ -15,6 +15,7 @@ from ragserve.flow.breaker import Alone, Trials
 from ragserve.flow.deadline import Deadline
 from ragserve.generate.answer import Answer, cite
 from ragserve.generate.conversation import Conversation, Options, Turn
+from ragserve.generate.cost import estimate
 from ragserve.generate.prompt import build_prompt, build_rewrite, one_line
 from ragserve.generate.reply import Dictation, cost_of, count, decode_completion
 from ragserve.schema import SearchResult, Usage
@@ -111,14 +112,18 @@ class LanguageModel:
         with model_span("chat", self.name) as span:
             async with _within(deadline):
                 dictation = await self._upstream.call(dictate, hedged=self._config.hedge)
-            span.note(usage(dictation.usage, dictation.model))
-        dictation.end()
+            dictation.end()
+            cost = dictation.usage
+            if not cost.total_tokens:
+                cost = estimate(_size(prompt.messages), len(dictation.text.encode()))
+            count(cost)
+            span.note(usage(cost, dictation.model))
         citations = [cite(index, prompt.passages[index - 1]) for index in dictation.marks.indexes]
         return Answer(
             dictation.text,
             citations,
             dictation.model,
-            dictation.usage,
+            cost,
             complete=dictation.complete,
         )
 
@@ -137,6 +142,8 @@ class LanguageModel:
             async with _within(deadline):
                 reply = decode_completion(await self._upstream.call(ask))
             cost = cost_of(reply)
+            if not cost.total_tokens:
+                cost = estimate(_size(messages), len(reply.text.encode()))
             span.note(usage(cost, reply.model))
         count(cost)
         return one_line(reply.text), cost
@@ -189,6 +196,10 @@ class LanguageModel:
             "temperature": self._config.temperature,
             **msgspec.to_builtins(options),
         }
+
+
+def _size(messages: Sequence[Mapping[str, str]]) -> int:
+    return sum(len(message["content"].encode()) for message in messages)
 
 
 def _renamed(content: bytes, model: str) -> bytes:

@@ -133,9 +133,8 @@ class Dictation:
         self._say_if(self.marks.feed(whole.text))
 
     def end(self) -> None:
-        """Say what was held back, and count the cost."""
+        """Say what was held back."""
         self._say_if(self.marks.end())
-        count(self.usage)
 
     def _say_if(self, text: str) -> None:
         """Say it if it is anything."""

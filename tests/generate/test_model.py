@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -44,11 +45,11 @@ async def _model(
 
 async def _ask(model: LanguageModel, budget_s: float = 30.0) -> Answer:
     now = asyncio.get_running_loop().time()
-    said: list[str] = []
+    said: list[bytes] = []
     prompt = model.prompt("When does it boil?", FOUND, NO_CONVERSATION)
     deadline = deadline_after(budget_s, now)
     answer = await model.answer(prompt, NO_CONVERSATION.options, deadline, said.append)
-    assert "".join(said) == answer.text
+    assert "".join(map(json.loads, said)) == answer.text
     return answer
 
 
@@ -64,11 +65,15 @@ async def test_an_answer_comes_with_its_citations_and_costs() -> None:
 
 
 async def test_a_sparing_server_is_understood() -> None:
-    """Without model and usage the configured name and zero are shown; totals are added up."""
+    """Without a model's name and usage the configured name and an estimate are shown; totals are
+    added up.
+    """
     counted = completion("Yes.", usage={"prompt_tokens": 2, "completion_tokens": 1})
-    async with _model(completion("Yes."), counted) as (model, _):
+    async with _model(completion("Yes."), counted) as (model, server):
         bare = await _ask(model)
-        assert (bare.model, bare.usage) == ("m", Usage(0, 0, 0))
+        prompt = sum(len(message["content"]) for message in server.asked[0]["messages"]) // 4
+        assert prompt > 50
+        assert (bare.model, bare.usage) == ("m", Usage(prompt, 1, prompt + 1))
         assert (await _ask(model)).usage == Usage(2, 1, 3)
 
 

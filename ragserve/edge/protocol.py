@@ -40,7 +40,7 @@ HELD_BYTES = 16 * 1024
 """Longest request that is held."""
 INSIDES = frozenset(
     "_waiter _messages _upgraded _paused _close _force_close _request_count _loop "
-    "_next_keepalive_close_time _keepalive_timeout".split()
+    "_next_keepalive_close_time _keepalive_timeout _reading_paused _buffer_paused".split()
 )
 """Attributes of aiohttp's that are relied on."""
 
@@ -103,6 +103,11 @@ class Connection(RequestHandler):
         """End that."""
         self.stuck_since = NEVER
         super().resume_writing()
+
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        """Go on reading if that was paused: aiohttp asks for it with each piece of a body."""
+        if self._reading_paused or self._buffer_paused:
+            super().resume_reading(resume_parser)
 
     def note_backlog(self, now: float) -> None:
         """Look whether the client has taken something since the last look."""

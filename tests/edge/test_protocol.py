@@ -192,6 +192,27 @@ async def test_a_client_that_does_not_read_is_not_answered_at_once() -> None:
             await turns()
 
 
+async def test_a_large_body_comes_as_fast_as_it_is_read() -> None:
+    """Reading pauses while the handler is behind, goes on when it has caught up, loses nothing."""
+    data = post(b"?" * 1_000_000)
+    async with two_sides() as (lane, _), asyncio.timeout(10):
+        wire = lane.connect()
+        await turns()
+        pauses = 0
+        for start in range(0, len(data), 200_000):
+            wire.protocol.data_received(data[start : start + 200_000])
+            pauses += wire.paused
+            while wire.paused:
+                await turns()
+        while not wire.written:
+            await turns()
+        assert pauses > 0
+        assert b'"length":1000000' in wire.written
+        before = answered_by_the_lane()
+        wire.protocol.data_received(get())
+        assert answered_by_the_lane() - before == 1
+
+
 async def test_a_client_that_leaves_in_the_middle_leaves_nothing() -> None:
     """EOF and a lost connection while a head is held: no timer, no held bytes."""
     async with two_sides() as (lane, _):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import aiohttp
@@ -129,6 +130,24 @@ async def test_limits_name_the_document(config: Config, tmp_path: Path, dsn: str
             assert status == expected, answer
             assert message in answer["error"]["message"]
         assert (await api.get("/v1/collections"))[1] == {"collections": []}
+
+
+async def test_a_json_body_has_a_limit(tmp_path: Path, dsn: str) -> None:
+    """Whether its length is announced or not, and whether it is here at once or not."""
+    body = b'{"query": "' + b"x" * 4096 + b'"}'
+
+    async def in_pieces() -> AsyncIterator[bytes]:
+        for start in range(0, len(body), 1000):
+            yield body[start : start + 1000]
+
+    small = configured(limits__body_bytes=4096)
+    headers = {"Content-Type": "application/json"}
+    async with serving(small, tmp_path, dsn, ingest=False) as api:
+        for data in (body, in_pieces()):
+            async with api.client.post("/v1/query", data=data, headers=headers) as response:
+                answer = await response.json()
+            assert (response.status, answer["error"]["code"]) == (413, "too_large")
+            assert "limits.body_bytes = 4096" in answer["error"]["message"]
 
 
 async def test_a_multipart_body_has_a_limit(tmp_path: Path, dsn: str) -> None:

@@ -16,9 +16,8 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 log = structlog.get_logger("ragserve.audit")
 
-SCOPE = web.RequestKey("scope", str)
-_SCOPES: dict[tuple[str, str], Scope] = {
-    (route.method, route.path): route.scope for route in ROUTES if route.scope is not None
+_SCOPES: dict[object, Scope] = {
+    route.handler: route.scope for route in ROUTES if route.scope is not None
 }
 """What is not here is for everybody: probes, metrics, the description of the API."""
 
@@ -26,11 +25,7 @@ _SCOPES: dict[tuple[str, str], Scope] = {
 @web.middleware
 async def authenticate(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Find out who asks, unless the route is for everybody."""
-    resource = request.match_info.route.resource
-    scope = None
-    if resource is not None:
-        method = "GET" if request.method == "HEAD" else request.method
-        scope = _SCOPES.get((method, resource.canonical))
+    scope = _SCOPES.get(request.match_info.handler)
     if scope is not None:
         headers = request.headers
         address = request.remote or ""
@@ -39,7 +34,10 @@ async def authenticate(request: web.Request, handler: Handler) -> web.StreamResp
             address = request.app[PROXIES].client(address, told)
         request[ADDRESS] = address
         keyring = request.app[SERVICES].keyring
-        principal = await keyring.authenticate(headers.get("Authorization"), address)
+        authorization = headers.get("Authorization")
+        principal = keyring.try_authenticate(authorization, address)
+        if principal is None:
+            principal = await keyring.authenticate(authorization, address)
         try:
             principal.require(scope)
         except Forbidden:
@@ -52,5 +50,4 @@ async def authenticate(request: web.Request, handler: Handler) -> web.StreamResp
             )
             raise
         request[PRINCIPAL] = principal
-        request[SCOPE] = scope
     return await handler(request)

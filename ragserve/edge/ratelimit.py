@@ -14,14 +14,13 @@ from aiohttp import web
 
 from ragserve.config import Config, RateConfig
 from ragserve.edge.address import ADDRESS
-from ragserve.edge.auth import SCOPE
 from ragserve.edge.quota import Exhausted, Quota
 from ragserve.edge.tokens import TokenQuota
 from ragserve.flow.address import identity_of
 from ragserve.flow.bounded import Bounded
 from ragserve.flow.bucket import Decision
 from ragserve.flow.principal import Principal
-from ragserve.handlers import DECISION, MAY_SPEND, PRINCIPAL, TOKENS
+from ragserve.handlers import DECISION, MAY_SPEND, PRINCIPAL, ROUTES, TOKENS
 from ragserve.schema import KeyLimits
 from ragserve.store.shares import Shares
 
@@ -197,37 +196,41 @@ class RateLimiter:
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 LIMITER = web.AppKey("limiter", RateLimiter)
-_CLASSES = {"/v1/query": "query", "/v1/chat/completions": "query"}
+_QUESTIONS = frozenset({"/v1/query", "/v1/chat/completions"})
 _BY_SCOPE = {"query": "search", "ingest": "ingest", "admin": "admin"}
+_CLASSES: dict[object, str] = {
+    route.handler: "query" if route.path in _QUESTIONS else _BY_SCOPE[route.scope]
+    for route in ROUTES
+    if route.scope is not None
+}
+"""What is not here is for everybody, any number of times."""
 
 
 @web.middleware
 async def limit(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Count the request, unless the route is for everybody."""
-    principal = request.get(PRINCIPAL)
-    if principal is not None:
+    route_class = _CLASSES.get(request.match_info.handler)
+    if route_class is not None:
         limiter = request.app[LIMITER]
-        resource = request.match_info.route.resource
-        path = resource.canonical if resource is not None else ""
-        route_class = _CLASSES.get(path) or _BY_SCOPE[request[SCOPE]]
+        principal, address = request[PRINCIPAL], request[ADDRESS]
         now = time.monotonic()
-        decision = limiter.try_take(principal, request[ADDRESS], route_class, now)
+        decision = limiter.try_take(principal, address, route_class, now)
         if decision is None:
             try:
-                decision = await limiter.take(principal, request[ADDRESS], route_class, now)
+                decision = await limiter.take(principal, address, route_class, now)
             except Exhausted as error:
                 request[DECISION] = error.decision
                 raise
         request[DECISION] = decision
         if route_class == "query":
             # A kept answer takes none: whoever begins to compute one asks.
-            address = request[ADDRESS]
             request[MAY_SPEND] = lambda: limiter.check_tokens(principal, address, now)
+            request[TOKENS] = 0
             try:
                 return await handler(request)
             finally:  # whoever leaves, or hears an error in the end, has had what came before
-                if tokens := request.get(TOKENS, 0):
-                    limiter.charge_soon(principal, request[ADDRESS], tokens, now)
+                if tokens := request[TOKENS]:
+                    limiter.charge_soon(principal, address, tokens, now)
     return await handler(request)
 
 

@@ -16,6 +16,8 @@ class InFlight:
 
     async def wait_none(self, timeout_s: float) -> bool:
         """Wait until no request is under way; return whether that came within the time."""
+        if self.count:
+            self._none.clear()
         try:
             async with asyncio.timeout(timeout_s):
                 await self._none.wait()
@@ -25,7 +27,6 @@ class InFlight:
 
     def __enter__(self) -> None:
         self.count += 1
-        self._none.clear()
 
     def __exit__(
         self,

@@ -26,7 +26,8 @@ class KeptResponse(web.StreamResponse):
         super().__init__()
         self._kept = prepared
 
-    async def _start(self, request: web.BaseRequest) -> AbstractStreamWriter:
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter:
+        """Begin: there is nothing to send yet."""
         self._req = request
         if self._keep_alive is None:
             self._keep_alive = request.keep_alive
@@ -42,8 +43,7 @@ class KeptResponse(web.StreamResponse):
         if transport is None or transport.is_closing():
             raise ConnectionResetError("the client has left")
         self._eof_sent = True
-        decision = request.get(DECISION)
-        lines = b"" if decision is None else decision.headers
+        lines = request[DECISION].headers
         if not self._keep_alive:
             lines += CLOSE
         request_id = request[REQUEST_ID].encode("ascii")

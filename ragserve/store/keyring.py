@@ -69,14 +69,17 @@ class Keyring:
             return None
         return None if known.principal.expired() else known.principal
 
+    def try_authenticate(self, authorization: str | None, address: str) -> Principal | None:
+        """Return whose ``Authorization`` it is, None if that takes waiting or is refused."""
+        return self.try_known(_credential(authorization), address, time.monotonic())
+
     async def authenticate(self, authorization: str | None, address: str) -> Principal:
         """Return whose credential it is.
 
         Raises ``Unauthorized``; ``TooManyRequests`` for an address that has guessed too often;
         ``Unavailable`` if the key has to be looked up and cannot be.
         """
-        encoded = None if authorization is None else authorization.encode(errors="replace")
-        credential = credential_of(encoded)
+        credential = _credential(authorization)
         now = time.monotonic()
         principal = self.try_known(credential, address, now)
         if principal is not None:
@@ -186,6 +189,10 @@ class Keyring:
 
     def __repr__(self) -> str:
         return f"<Keyring {len(self._known)} keys known>"
+
+
+def _credential(authorization: str | None) -> bytes | None:
+    return credential_of(None if authorization is None else authorization.encode(errors="replace"))
 
 
 def _public_part(token: str) -> str:

@@ -75,7 +75,7 @@ def ragserve(
         data = place.directory / "data"
         own = {"RAGSERVE_LOG__ACCESS": "false", "RAGSERVE_RATE__QUERY_PER_MINUTE": str(6 * 10**7)}
         log = place.directory / f"{name}.log"
-        key = _prepared(data)
+        key = prepared(data)
         command = [*RAGSERVE, "serve", "--host", "127.0.0.1", "--port", str(port)]
         command += ["--workers", str(workers), "--data-dir", str(data)]
         with started(command, cores=place.cores, log=log, env={**own, **env(place)}) as process:
@@ -119,7 +119,7 @@ def redis(directory: Path, port: int) -> Iterator[Started]:
         yield process
 
 
-def _prepared(data: Path) -> str:
+def prepared(data: Path) -> str:
     """Return a key for ``data``, where the documents are; all that is done once."""
     kept = data / "bench-key"
     if not kept.exists():

@@ -9,7 +9,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from bench import connections, faults, overload, plan, slow, startup, streams, summary, tenants
+from bench import (
+    connections,
+    costs,
+    faults,
+    overload,
+    plan,
+    slow,
+    startup,
+    streams,
+    summary,
+    tenants,
+)
 from bench.marked import fill
 from bench.results import RESULTS, read_all
 from bench.scenarios import SCENARIOS
@@ -23,6 +34,7 @@ OTHERS = {
     "overload": overload,
     "slow": slow,
     "tenants": tenants,
+    "costs": costs,
     "soak": soak,
 }
 """Measurements that are no scenarios of ``bench.run``: those who make their tables."""

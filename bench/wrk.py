@@ -49,7 +49,10 @@ def missing() -> str | None:
 
 
 class Wrk:
-    """A generator that asks the questions of a file, more often the earlier ones."""
+    """A generator that asks the questions of a file, more often the earlier ones.
+
+    ``key`` may be empty: then it shows none.
+    """
 
     def __init__(
         self,
@@ -67,7 +70,7 @@ class Wrk:
             path="/v1/query",
             fields={"collection": collection},
             zipf=zipf,
-            keys=[key],
+            keys=[key] if key else [],
         )
         picks = list(islice(asked, PICKS))
         numbers = {request: number for number, request in enumerate(dict.fromkeys(picks), 1)}

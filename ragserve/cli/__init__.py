@@ -1,5 +1,5 @@
 """The command line: arguments to configuration to a command. Commands are imported when run."""
 
-from ragserve.cli.main import main
+from ragserve.cli.ending import main
 
 __all__ = ["main"]

@@ -16,11 +16,11 @@ import msgspec
 from ragserve import __version__
 from ragserve.cli.archive import CONFIGURATION, DATABASE, FORMAT, MANIFEST, Manifest, new_archive
 from ragserve.cli.transfer import Transfer
+from ragserve.cli.waiting import database_here, telling
 from ragserve.config import Config, redacted, render
 from ragserve.errors import RagserveError, Unavailable
 from ragserve.store.dial import UNREACHABLE, dial
 from ragserve.store.dump import Programs, pieces, quoted
-from ragserve.store.embedded import database_dsn
 
 HEAD = "# The settings at the time of the backup; *** stands for a secret.\n"
 TABLES = (
@@ -34,8 +34,7 @@ TABLES = (
 
 def run(config: Config, data_dir: Path, file: Path) -> int:
     """Write a backup to ``file``, which must not exist."""
-    data_dir.mkdir(parents=True, exist_ok=True)
-    with database_dsn(config.database.dsn, data_dir) as dsn:
+    with database_here(config, data_dir) as dsn, telling("reading the database"):
         manifest = asyncio.run(_back_up(config, dsn, file))
     held = ", ".join(
         f"{manifest.tables.get(name, 0)} {name}" for name in ("collections", "documents", "chunks")

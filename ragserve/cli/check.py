@@ -16,10 +16,10 @@ from ragserve.cli.checks.files import check_files
 from ragserve.cli.checks.finding import Finding, failed
 from ragserve.cli.checks.host import check_host
 from ragserve.cli.checks.models import check_embedder, check_models, check_redis, check_reranker
+from ragserve.cli.waiting import database_here, telling
 from ragserve.config import Config
 from ragserve.errors import RagserveError, Unavailable
 from ragserve.host.members import run_directory
-from ragserve.store.embedded import database_dsn
 
 PATIENCE_S = 60.0
 """No check takes longer; a model may have to be loaded."""
@@ -49,7 +49,7 @@ def examine(
     if any(finding.name == "data directory" and finding.verdict == "fail" for finding in found):
         return found + asyncio.run(_elsewhere(config, config.database.dsn or None))
     try:
-        with database_dsn(config.database.dsn, data_dir) as dsn:
+        with database_here(config, data_dir) as dsn, telling("asking everything"):
             return found + asyncio.run(_elsewhere(config, dsn))
     except RagserveError as error:
         found.append(failed("database", error, "the log that is named; room on the disk"))

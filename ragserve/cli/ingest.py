@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, MutableMapping
 from pathlib import Path
+from typing import Any
 
 import click
 import msgspec
+import structlog
 
 from ragserve.cli.files import Found, batches, find_files
 from ragserve.cli.progress import Progress
@@ -39,6 +41,11 @@ def run(
     """Take in ``paths``; return 0 if anything is in, else ``EXIT_FAILURE``."""
     found = find_files(paths, config.limits.document_bytes)
     progress = Progress(len(found.files))
+    if not found.files:
+        click.echo("nothing to take in: no file of a known kind was found", err=True)
+        _report(found, progress)
+        return EXIT_FAILURE
+    structlog.configure(processors=[_unless_reported, *structlog.get_config()["processors"]])
     try:
         with progress:
             if remote is not None:
@@ -56,6 +63,15 @@ def run(
         raise click.Abort from None
     _report(found, progress)
     return 0 if progress.stored or progress.unchanged else EXIT_FAILURE
+
+
+def _unless_reported(
+    _logger: object, _method: str, event: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    """Keep what the report at the end says out of the log."""
+    if event["event"] == "document_failed":
+        raise structlog.DropEvent
+    return event
 
 
 async def _ingest_here(

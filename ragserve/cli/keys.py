@@ -11,9 +11,9 @@ from typing import TypeVar
 import click
 import msgspec
 
+from ragserve.cli.waiting import database_here
 from ragserve.config import Config
 from ragserve.schema import KeyLimits, Scope
-from ragserve.store.embedded import database_dsn
 from ragserve.store.keys import Key, create_key, limit_key, list_keys, revoke_key, rotate_key
 from ragserve.store.migrate import prepare_database
 from ragserve.store.pool import Database
@@ -103,8 +103,7 @@ def _with_database(config: Config, data_dir: Path, use: Callable[[Database], Awa
         finally:
             await database.close()
 
-    data_dir.mkdir(parents=True, exist_ok=True)
-    with database_dsn(config.database.dsn, data_dir) as dsn:
+    with database_here(config, data_dir) as dsn:
         return asyncio.run(connected(dsn))
 
 

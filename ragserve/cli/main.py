@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,7 +12,6 @@ import msgspec
 
 from ragserve.cli.remote import Remote
 from ragserve.config import Config, load_config, render_defaults
-from ragserve.errors import RagserveError, exit_code
 from ragserve.flow.principal import DEFAULT_TENANT, SCOPES
 from ragserve.schema import KeyLimits
 
@@ -88,6 +86,7 @@ def _data_dir(config: Config) -> Path:
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="ragserve", message="%(version)s")
 def cli() -> None:
     """Answer questions from your own documents, with citations."""
 
@@ -368,18 +367,3 @@ def version() -> int:
 
     click.echo(__version__)
     return 0
-
-
-def main() -> None:
-    """Run the command line; end with its exit code."""
-    try:
-        code = cli(standalone_mode=False)
-    except click.ClickException as error:
-        error.show()
-        code = error.exit_code
-    except click.Abort:
-        code = 130
-    except RagserveError as error:
-        click.echo(f"ragserve: {error.message}", err=True)
-        code = exit_code(error)
-    sys.exit(code)

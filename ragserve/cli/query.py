@@ -10,12 +10,12 @@ import aiohttp
 import click
 import msgspec
 
-from ragserve.cli.remote import Remote
+from ragserve.cli.remote import Remote, unreachable
+from ragserve.cli.waiting import database_here, telling
 from ragserve.config import Config
-from ragserve.errors import RagserveError, Unavailable
+from ragserve.errors import RagserveError
 from ragserve.flow.principal import OWNER
 from ragserve.schema import ErrorResponse, QueryRequest, QueryResponse
-from ragserve.store.embedded import database_dsn
 from ragserve.store.migrate import prepare_database
 
 
@@ -33,8 +33,7 @@ def run(
     if remote is not None:
         response = asyncio.run(_ask_server(remote, request, config.server.request_timeout_s))
     else:
-        data_dir.mkdir(parents=True, exist_ok=True)
-        with database_dsn(config.database.dsn, data_dir) as dsn:
+        with database_here(config, data_dir) as dsn, telling("loading the embedder"):
             response = asyncio.run(_ask_here(config, data_dir, dsn, request))
     click.echo(msgspec.json.encode(response) if as_json else _readable(response))
     return 0
@@ -62,7 +61,7 @@ async def _ask_server(remote: Remote, request: QueryRequest, timeout_s: float) -
         ):
             body = await response.read()
     except (aiohttp.ClientError, TimeoutError) as error:
-        raise Unavailable(f"{remote.url}: {error or type(error).__name__}") from error
+        raise unreachable(remote, error) from error
     if response.status != 200:
         raise RagserveError(error_message(remote.url, response.status, body))
     return msgspec.json.decode(body, type=QueryResponse)

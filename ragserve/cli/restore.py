@@ -19,12 +19,12 @@ import click
 from ragserve.cli.archive import CONFIGURATION, DATABASE, Manifest, open_archive
 from ragserve.cli.backup import connect, count_rows
 from ragserve.cli.transfer import Transfer
+from ragserve.cli.waiting import database_here, telling
 from ragserve.config import Config
 from ragserve.errors import Conflict, RagserveError
 from ragserve.host.members import members, run_directory
 from ragserve.ingest.run import try_lock
 from ragserve.store.dump import Programs, pieces, quoted
-from ragserve.store.embedded import database_dsn
 from ragserve.store.migrate import check_server, migrations, prepare_database
 
 LOCK_TIMEOUT_S = 10
@@ -44,7 +44,7 @@ def run(config: Config, data_dir: Path, file: Path, *, force: bool) -> int:
         if not free or members(directory)[0]:
             raise Conflict(f"a server uses {data_dir}: stop it first")
         _check_versions(file, manifest)
-        with database_dsn(config.database.dsn, data_dir) as dsn:
+        with database_here(config, data_dir) as dsn, telling("writing the database"):
             asyncio.run(_restore(config, dsn, archive, manifest, force=force))
     counts = manifest.tables
     click.echo(

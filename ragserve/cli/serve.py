@@ -130,10 +130,10 @@ def run_migrate(config: Config, data_dir: Path) -> int:
     """Apply pending migrations and say which."""
     import asyncio
 
+    from ragserve.cli.waiting import database_here
     from ragserve.store.migrate import prepare_database
 
-    data_dir.mkdir(parents=True, exist_ok=True)
-    with database_dsn(config.database.dsn, data_dir) as dsn:
+    with database_here(config, data_dir) as dsn:
         applied = asyncio.run(prepare_database(dsn, config.database.connect_timeout_s))
     for migration in applied:
         click.echo(f"applied {migration.number:04} {migration.name}")

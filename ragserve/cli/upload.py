@@ -12,8 +12,8 @@ import msgspec
 from ragserve.cli.files import Found, batches
 from ragserve.cli.progress import Progress
 from ragserve.cli.query import error_message
-from ragserve.cli.remote import Remote
-from ragserve.errors import RagserveError, Unavailable
+from ragserve.cli.remote import Remote, unreachable
+from ragserve.errors import RagserveError
 from ragserve.schema import Accepted, DocumentResponse, UploadResponse
 from ragserve.store.jobs import NewDocument
 
@@ -25,6 +25,15 @@ TIMEOUT_S = 120.0
 
 async def upload(remote: Remote, collection: str, found: Found, progress: Progress) -> None:
     """Upload the files and wait until each is searchable or failed."""
+    try:
+        await _upload(remote, collection, found, progress)
+    except* (aiohttp.ClientError, TimeoutError) as errors:
+        raise unreachable(remote, errors.exceptions[0]) from errors
+    except* RagserveError as errors:
+        raise errors.exceptions[0] from None
+
+
+async def _upload(remote: Remote, collection: str, found: Found, progress: Progress) -> None:
     timeout = aiohttp.ClientTimeout(TIMEOUT_S)
     slots = asyncio.Semaphore(PARALLEL)
     async with (
@@ -78,11 +87,8 @@ async def _finish(
 async def _request(
     session: aiohttp.ClientSession, method: str, path: str, **options: object
 ) -> bytes:
-    try:
-        async with session.request(method, path, **options) as response:  # type: ignore[arg-type]
-            body = await response.read()
-    except (aiohttp.ClientError, TimeoutError) as error:
-        raise Unavailable(f"{path}: {error or type(error).__name__}") from error
+    async with session.request(method, path, **options) as response:  # type: ignore[arg-type]
+        body = await response.read()
     if response.status >= 300:
         raise RagserveError(error_message(str(response.url), response.status, body))
     return body

@@ -52,14 +52,17 @@ async def _upload_batch(
     batch: Sequence[NewDocument],
     progress: Progress,
 ) -> None:
-    form = aiohttp.FormData()
-    form.add_field("collection", collection)
+    form = aiohttp.MultipartWriter("form-data")
+    form.append(collection, {"Content-Disposition": 'form-data; name="collection"'})
     for document in batch:
-        form.add_field(
-            "file",
+        # A name is an id: as RFC 8187 writes it, it arrives whole, with its first slash.
+        name = f"filename*=utf-8''{quote(document.name, safe='')}"
+        form.append(
             document.content,
-            filename=document.name,
-            content_type="application/octet-stream",
+            {
+                "Content-Disposition": f'form-data; name="file"; {name}',
+                "Content-Type": "application/octet-stream",
+            },
         )
     body = await _request(session, "POST", "v1/documents", params={"wait": str(WAIT_S)}, data=form)
     for accepted in msgspec.json.decode(body, type=UploadResponse).documents:

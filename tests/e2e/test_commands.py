@@ -44,14 +44,20 @@ def test_a_folder_answers_questions(data_dir: Path, tmp_path: Path) -> None:
         assert f"\n[{citation['index']}] {citation['title']}" in shown.stdout
 
 
-async def test_a_running_server_takes_files_and_questions(data_dir: Path) -> None:
-    """With --url the same commands go to a server."""
+async def test_a_running_server_takes_files_and_questions(data_dir: Path, tmp_path: Path) -> None:
+    """With --url the same commands go to a server; documents have the same ids."""
+    for name in ("leave.md", "network.html"):
+        shutil.copy(DOCUMENTS / "handbook" / name, tmp_path)
+    (tmp_path / 'Über "uns", 50 %25.txt').write_text("We are a ferry company.", "utf-8")
     async with running(data_dir) as server:
         command = [sys.executable, "-m", "ragserve"]
         env = environment(data_dir / "unused")
-        ingest = [*command, "ingest", str(DOCUMENTS / "handbook"), "--url", server.url]
+        ingest = [*command, "ingest", str(tmp_path), "--url", server.url]
         done = subprocess.run(ingest, env=env, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
+        _, listed = await server.call("GET", "/v1/documents")
+        ids = {document["id"] for document in listed["documents"]}
+        assert ids == {str(path) for path in tmp_path.iterdir()}
         query = [*command, "query", "annual leave days", "--url", server.url]
         asked = subprocess.run(query, env=env, capture_output=True, text=True, check=False)
         assert "leave.md" in asked.stdout

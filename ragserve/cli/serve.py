@@ -55,6 +55,8 @@ def run(config: Config, data_dir: Path, workers: int, reload: Callable[[], objec
     )
     programs = [worker(number, listener) for number, listener in enumerate(listeners)]
     ingester = Program(Slot("ingester", overlaps=False), command("ingester"))
+    if not config.database.dsn:
+        log.info("database_starts", directory=str(data_dir))  # the first time it takes seconds
     with database_dsn(config.database.dsn, data_dir):
         return Supervisor(programs, [ingester], settings, orphans).run()
 

@@ -15,6 +15,7 @@ import signal
 import socket
 from pathlib import Path
 
+from ragserve.errors import Unavailable
 from ragserve.host.members import REPLY_BYTES, Identity, address, members
 from ragserve.supervisor.log import log
 
@@ -49,7 +50,10 @@ class Orphan:
 
 
 def find_orphans(directory: Path) -> list[Orphan]:
-    """Return the processes of ``directory`` that a supervisor left behind."""
+    """Return the processes of ``directory`` that a supervisor left behind.
+
+    Raises ``Unavailable`` if there are any whose supervisor lives.
+    """
     if not directory.is_dir():
         return []
     orphans = []
@@ -60,7 +64,10 @@ def find_orphans(directory: Path) -> list[Orphan]:
             pidfd = os.pidfd_open(identity.pid)
             if _parent(identity.pid) == identity.supervisor:
                 os.close(pidfd)
-                continue
+                raise Unavailable(
+                    f"a server works in {directory} already: stop it first"
+                    f" (kill {identity.supervisor}), or choose another --data-dir"
+                )
         except (ProcessLookupError, FileNotFoundError):
             continue
         orphans.append(Orphan(identity, pidfd, _listener(directory, identity)))

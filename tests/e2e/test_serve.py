@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import resource
@@ -12,7 +13,7 @@ from tests.e2e.conftest import ragserve, running
 
 
 async def test_a_server_starts_from_nothing_and_keeps_its_documents(data_dir: Path) -> None:
-    """One command serves; a document survives a restart; SIGTERM ends everything with code 0."""
+    """One command serves, a second is refused; documents survive a restart; SIGTERM ends with 0."""
     async with running(data_dir) as server:
         body = {"id": "a", "text": "Lunch is served at noon in the red hall."}
         assert (await server.call("POST", "/v1/documents?wait=30", body))[0] == 200
@@ -21,6 +22,12 @@ async def test_a_server_starts_from_nothing_and_keeps_its_documents(data_dir: Pa
     async with running(data_dir) as server:
         _, answer = await server.call("POST", "/v1/query", {"query": "When is lunch served?"})
         assert answer["citations"][0]["document_id"] == "a"
+        second = await asyncio.to_thread(ragserve, data_dir, "serve", "--port", "0")
+        assert (second.returncode, second.stderr) == (
+            75,
+            f"ragserve: a server works in {data_dir / 'run'} already: stop it first"
+            f" (kill {server.process.pid}), or choose another --data-dir\n",
+        )
 
 
 async def test_kill_9_of_the_ingest_process_loses_nothing(data_dir: Path) -> None:

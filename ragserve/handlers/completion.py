@@ -16,7 +16,7 @@ from ragserve.openai import (
     ChatCompletion,
     UrlCitation,
 )
-from ragserve.pipeline import Event, Sources
+from ragserve.pipeline import Delta, Event
 from ragserve.schema import Citation, ErrorResponse, QueryResponse
 
 _MARK = re.compile(r"\[(\d{1,5})\]")
@@ -72,7 +72,7 @@ class Chunks:
 
     def encode(self, event: Event) -> bytes:
         """Return the frame of an event."""
-        if not isinstance(event, Sources):
+        if isinstance(event, Delta):
             return self._word + event.json + self._after_word
         citations = b',"citations":' + msgspec.json.encode(event.citations)
         delta = b"{}" if self._begun else b'{"role":"assistant","content":""}'

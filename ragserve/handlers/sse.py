@@ -67,20 +67,24 @@ class EventStream(Generic[E]):
 
     def send(self, frames: bytes) -> None:
         """Send frames of the caller's own."""
-        if not frames:
-            return  # an empty chunk would end the body
         transport = self._transport
         if transport is None:
-            self._early.append(frames)
-            if not self.started.done():
-                self.started.set_result(None)
+            self._keep(frames)
             return
-        if transport.is_closing():
-            return  # aiohttp has seen it too, and cancels the handler
+        # An empty chunk would end the body; that a client left aiohttp has seen, too.
+        if not frames or transport.is_closing():
+            return
         transport.write(framed(frames) if self._chunked else frames)
         self._written = True
         if transport.get_write_buffer_size() > self._buffer_bytes:
             self._cut_off("buffer")
+
+    def _keep(self, frames: bytes) -> None:
+        """Keep frames until the stream begins, and let it begin."""
+        if frames:
+            self._early.append(frames)
+            if not self.started.done():
+                self.started.set_result(None)
 
     async def begin(self, headers: Mapping[str, str]) -> web.StreamResponse:
         """Send the head, with ``headers`` of the caller's own, and what has been heard so far."""

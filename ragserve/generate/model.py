@@ -101,9 +101,12 @@ class LanguageModel:
         async def dictate(server: Server, speak: Speak) -> Dictation:
             dictation = Dictation(len(prompt.passages), say, speak)
             dictation.model = server.model
-            content = msgspec.json.encode({"model": server.model, **body})
             reply = await server.post(
-                CHAT, content, dictation.hear, self._patience, skim=dictation.skim
+                CHAT,
+                msgspec.json.encode({"model": server.model, **body}),
+                dictation.hear,
+                self._patience,
+                skim=dictation.skim,
             )
             if not dictation.events:
                 dictation.take(reply)

@@ -55,13 +55,13 @@ class Connection(asyncio.Protocol):
         self._keep_alive = False
         self._surplus = False
 
-    async def perform(self, request: bytes, exchange: Exchange) -> bytes:
+    async def perform(self, head: bytes, content: bytes, exchange: Exchange) -> bytes:
         """Send a request and return its reply; cancelling closes the connection at once."""
         if self._transport is None or self._transport.is_closing():
             raise ClosedEarly
         self._reset()
         self._exchange = exchange
-        self._transport.write(request)
+        self._transport.write(head + content)
         exchange.begin()
         well = False
         try:

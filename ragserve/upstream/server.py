@@ -59,7 +59,7 @@ class Server:
 
     async def get(self, path: str) -> bytes:
         """Return the reply to a GET; raise ``CallFailed``."""
-        return await self._call("GET", path, b"\r\n", Exchange)
+        return await self._call("GET", path, "", b"", Exchange)
 
     async def post(
         self,
@@ -76,37 +76,40 @@ class Server:
         Those that ``skim`` takes it is not told. ``raw``: it is told the bytes of the stream
         instead, in the pieces in which they arrive.
         """
-        rest = b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (
-            len(content),
-            content,
-        )
+        lines = f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n"
 
         def begin() -> Exchange:
             return Exchange(hear, patience, skim=skim, raw=raw)
 
-        return await self._call("POST", path, rest, begin)
+        return await self._call("POST", path, lines, content, begin)
 
     async def close(self) -> None:
         """Close the connections."""
         await self._pool.close()
 
     async def _call(
-        self, method: str, path: str, rest: bytes, begin: Callable[[], Exchange]
+        self, method: str, path: str, lines: str, content: bytes, begin: Callable[[], Exchange]
     ) -> bytes:
-        """Make a call; ``rest`` is what follows the header lines that all have."""
+        """Make a call; ``lines`` are the headers that not all have.
+
+        Until the reply is complete there is one copy of ``content``, which is mostly a long prompt.
+        """
         origin = self.origin
         with (
             UPSTREAM_SECONDS.labels(self.what).time(),
             http_span(method, origin.host, origin.port, f"{origin.url}{path}"),
         ):
-            request = f"{method} {origin.path}{path} HTTP/1.1\r\n{self._head}\r\n{header_lines()}"
-            return await self._request(path, request.encode() + rest, begin)
+            first = f"{method} {origin.path}{path} HTTP/1.1"
+            head = f"{first}\r\n{self._head}\r\n{header_lines()}{lines}\r\n".encode()
+            return await self._request(path, head, content, begin)
 
-    async def _request(self, path: str, request: bytes, begin: Callable[[], Exchange]) -> bytes:
+    async def _request(
+        self, path: str, head: bytes, content: bytes, begin: Callable[[], Exchange]
+    ) -> bytes:
         where = f"{self.what} {self.origin.url}{path}"
         try:
             async with asyncio.timeout(self._timeout_s):
-                exchange, reply = await self._exchange(request, begin)
+                exchange, reply = await self._exchange(head, content, begin)
             if exchange.status != 200:
                 raise self._refusal(exchange, reply)
         except TimeoutError as error:
@@ -121,18 +124,18 @@ class Server:
         return reply
 
     async def _exchange(
-        self, request: bytes, begin: Callable[[], Exchange]
+        self, head: bytes, content: bytes, begin: Callable[[], Exchange]
     ) -> tuple[Exchange, bytes]:
         async with self._pool.slot():
             exchange = begin()
             connection = await self._pool.take()
             try:
-                return exchange, await connection.perform(request, exchange)
+                return exchange, await connection.perform(head, content, exchange)
             except ClosedEarly:
                 # The server gave up a connection that it found idle; it has not seen the request.
                 exchange = begin()
                 connection = await self._pool.take(fresh=True)
-                return exchange, await connection.perform(request, exchange)
+                return exchange, await connection.perform(head, content, exchange)
 
     def _failed(self, where: str, error: CallFailed) -> CallFailed:
         UPSTREAM_ERRORS.labels(self.what, error.kind).inc()

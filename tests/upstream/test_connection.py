@@ -39,7 +39,7 @@ async def _events(pieces: list[bytes]) -> tuple[list[bytes], bool]:
     exchange = Exchange(heard.extend, PATIENCE)
     connection = Connection(free.append, lambda _: None)
     connection.connection_made(Deaf())
-    call = asyncio.create_task(connection.perform(b"", exchange))
+    call = asyncio.create_task(connection.perform(b"", b"", exchange))
     await asyncio.sleep(0)
     for piece in pieces:
         connection.data_received(piece)

@@ -20,7 +20,7 @@ from ragserve.flow.address import identity_of
 from ragserve.flow.bounded import Bounded
 from ragserve.flow.bucket import Decision
 from ragserve.flow.principal import Principal
-from ragserve.handlers import DECISION, MAY_SPEND, PRINCIPAL, ROUTES, TOKENS
+from ragserve.handlers import DECISION, MAY_SPEND, PRINCIPAL, ROUTES, SPEND
 from ragserve.schema import KeyLimits
 from ragserve.store.shares import Shares
 
@@ -134,6 +134,8 @@ class RateLimiter:
 
     def charge_soon(self, principal: Principal, address: str, tokens: int, now: float) -> None:
         """Count an answer's tokens, behind the answer."""
+        if not tokens:
+            return
         for identify, quota in self._tokens_of(principal):
             charge = quota.charge(identify(principal, address), tokens, now)
             task = asyncio.create_task(charge)
@@ -225,12 +227,9 @@ async def limit(request: web.Request, handler: Handler) -> web.StreamResponse:
         if route_class == "query":
             # A kept answer takes none: whoever begins to compute one asks.
             request[MAY_SPEND] = lambda: limiter.check_tokens(principal, address, now)
-            request[TOKENS] = 0
-            try:
-                return await handler(request)
-            finally:  # whoever leaves, or hears an error in the end, has had what came before
-                if tokens := request[TOKENS]:
-                    limiter.charge_soon(principal, address, tokens, now)
+            request[SPEND] = lambda tokens: limiter.charge_soon(
+                principal, address, tokens, time.monotonic()
+            )
     return await handler(request)
 
 

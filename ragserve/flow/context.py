@@ -18,7 +18,8 @@ class Context:
     ``remarks`` say what became of a stage that did not go as usual. ``due`` is until when whoever
     asked first wants the answer: later than that it is of use to others only, who may not exist.
 
-    ``may_spend`` raises if whoever asks has no tokens of the language model left.
+    ``may_spend`` raises if whoever asks has no tokens of the language model left; ``spend`` counts
+    those that were taken for them, be it after they have left.
 
     ``cache`` is the value of ``Cache-Status``, once it is known; ``age_s`` that of ``Age`` for an
     answer that was kept.
@@ -32,6 +33,7 @@ class Context:
         "may_spend",
         "principal",
         "remarks",
+        "spend",
         "tenant",
         "timings",
     )
@@ -44,12 +46,14 @@ class Context:
         self.timings: dict[str, float] = {}
         self.remarks: dict[str, str] = {}
         self.may_spend: Callable[[], None] = _nothing
+        self.spend: Callable[[int], None] = _for_nothing
         self.cache = ""
         self.age_s: int | None = None
 
     def ahead_of(self, asker: Context) -> None:
-        """Work for ``asker``: by its time, and with timings and remarks that it can see."""
+        """Work for ``asker``: by its time, at its cost, its timings and remarks for it to see."""
         self.due = asker.deadline
+        self.spend = asker.spend
         self.timings, self.remarks = asker.timings, asker.remarks
 
     def due_s(self, now: float) -> float:
@@ -95,3 +99,7 @@ class Context:
 
 def _nothing() -> None:
     """Let everybody spend."""
+
+
+def _for_nothing(_tokens: int) -> None:
+    """Let nobody pay."""

@@ -86,9 +86,16 @@ class LanguageModel:
         return Prompt(messages, used)
 
     async def answer(
-        self, prompt: Prompt, options: Options, deadline: Deadline, say: Callable[[bytes], None]
+        self,
+        prompt: Prompt,
+        options: Options,
+        deadline: Deadline,
+        say: Callable[[bytes], None],
+        spend: Callable[[int], None] = lambda _: None,
     ) -> Answer:
         """Return the model's answer; ``say`` hears its text, marks resolved, as JSON strings.
+
+        ``spend`` is told how many tokens it took, also of an answer that broke off.
 
         What fails before the first piece is tried again; afterwards nothing is.
         """
@@ -97,9 +104,11 @@ class LanguageModel:
             "stream": True,
             "stream_options": {"include_usage": True},
         }
+        begun: list[Dictation] = []
 
         async def dictate(server: Server, speak: Speak) -> Dictation:
             dictation = Dictation(len(prompt.passages), say, speak)
+            begun.append(dictation)
             dictation.model = server.model
             reply = await server.post(
                 CHAT,
@@ -113,13 +122,17 @@ class LanguageModel:
             return dictation
 
         with model_span("chat", self.name) as span:
-            async with _within(deadline):
-                dictation = await self._upstream.call(dictate, hedged=self._config.hedge)
+            try:
+                async with _within(deadline):
+                    dictation = await self._upstream.call(dictate, hedged=self._config.hedge)
+            except BaseException:  # what has been said has been paid for, here, too
+                for one in begun:
+                    if one.bytes_said:
+                        spend(_settle(prompt, one).total_tokens)
+                raise
             dictation.end()
-            cost = dictation.usage
-            if not cost.total_tokens:
-                cost = estimate(_size(prompt.messages), len(dictation.text.encode()))
-            count(cost)
+            cost = _settle(prompt, dictation)
+            spend(cost.total_tokens)
             span.note(usage(cost, dictation.model))
         citations = [cite(index, prompt.passages[index - 1]) for index in dictation.marks.indexes]
         return Answer(
@@ -131,7 +144,11 @@ class LanguageModel:
         )
 
     async def rewrite(
-        self, question: str, history: Sequence[Turn], deadline: Deadline
+        self,
+        question: str,
+        history: Sequence[Turn],
+        deadline: Deadline,
+        spend: Callable[[int], None] = lambda _: None,
     ) -> tuple[str, Usage]:
         """Return the question as it reads without the conversation before it, and the cost."""
         budget = self._config.context_tokens - count_tokens(question)
@@ -149,6 +166,7 @@ class LanguageModel:
                 cost = estimate(_size(messages), len(reply.text.encode()))
             span.note(usage(cost, reply.model))
         count(cost)
+        spend(cost.total_tokens)
         return one_line(reply.text), cost
 
     async def relay(
@@ -199,6 +217,15 @@ class LanguageModel:
             "temperature": self._config.temperature,
             **msgspec.to_builtins(options),
         }
+
+
+def _settle(prompt: Prompt, dictation: Dictation) -> Usage:
+    """Return, and count, what an answer has cost, whole or not: as told, else as estimated."""
+    cost = dictation.usage
+    if not cost.total_tokens:
+        cost = estimate(_size(prompt.messages), dictation.bytes_said)
+    count(cost)
+    return cost
 
 
 def _size(messages: Sequence[Mapping[str, str]]) -> int:

@@ -84,6 +84,11 @@ class Dictation:
         """Return what has been said; raise ``UpstreamFailed`` if that is nothing."""
         return _not_empty(msgspec.json.decode(b'"%b"' % bytes(self._said), type=str))
 
+    @property
+    def bytes_said(self) -> int:
+        """Return how much has been said, as JSON."""
+        return len(self._said)
+
     def skim(self, piece: bytes) -> bool:
         """Take what has arrived if it is one event, like one before but for its word."""
         json = self._refrain.try_word(piece)

@@ -8,7 +8,7 @@ from ragserve.handlers.services import (
     PRINCIPAL,
     REQUEST_ID,
     SERVICES,
-    TOKENS,
+    SPEND,
     UNTIL,
     Services,
 )
@@ -21,7 +21,7 @@ __all__ = [
     "REQUEST_ID",
     "ROUTES",
     "SERVICES",
-    "TOKENS",
+    "SPEND",
     "UNTIL",
     "Services",
 ]

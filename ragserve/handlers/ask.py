@@ -13,7 +13,7 @@ from ragserve.cache.directives import ANY
 from ragserve.flow.context import Context
 from ragserve.handlers.body import decode_json, json_response, read_json_body
 from ragserve.handlers.kept import KeptResponse
-from ragserve.handlers.services import MAY_SPEND, PRINCIPAL, SERVICES, TOKENS
+from ragserve.handlers.services import MAY_SPEND, PRINCIPAL, SERVICES, SPEND
 from ragserve.handlers.sse import EventStream
 from ragserve.handlers.streams import stream
 from ragserve.handlers.timeout import wanted_timeout_s
@@ -49,21 +49,14 @@ async def query(request: web.Request) -> web.StreamResponse:
     asked = decode_json(body, QueryRequest)
     principal, wanted_s = request[PRINCIPAL], wanted_timeout_s(request)
     context = services.context(principal, start, asked.timeout, wanted_s)
-    context.may_spend = request[MAY_SPEND]
+    context.may_spend, context.spend = request[MAY_SPEND], request[SPEND]
     if asked.stream:
         events: EventStream[Event] = EventStream(request, services.config.stream, encode_event)
         answering = services.pipeline.query(asked, context, events.hear, wishes=wishes)
-
-        def end(answer: QueryResponse) -> bytes:
-            note_tokens(request, context, answer)
-            return encode_end(answer)
-
         return await stream(
-            request, events, answering, end, context.headers, failure=encode_failure
+            request, events, answering, encode_end, context.headers, failure=encode_failure
         )
     answered = await services.pipeline.answer(asked, context, wishes)
-    if answered.value is not None:
-        note_tokens(request, context, answered.value)
     return _respond(request, body, context, answered)
 
 
@@ -79,13 +72,6 @@ def try_kept(request: web.Request, body: bytes, wishes: Wishes) -> KeptResponse 
     path = request.path.encode()
     prepared = answers.try_prepared(principal.tenant, path, body, time.monotonic())
     return None if prepared is None else KeptResponse(prepared)
-
-
-def note_tokens(request: web.Request, context: Context, answer: QueryResponse) -> None:
-    """Note what an answer cost, unless somebody else's question has paid for it."""
-    joined = context.cache.endswith("collapsed")
-    if answer.cache == "miss" and not joined and answer.usage.total_tokens:
-        request[TOKENS] = answer.usage.total_tokens
 
 
 def wishes_of(request: web.Request) -> Wishes:

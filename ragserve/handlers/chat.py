@@ -15,17 +15,17 @@ from aiohttp import web
 
 from ragserve.errors import InvalidRequest
 from ragserve.generate import Conversation, Options, Turn
-from ragserve.handlers.ask import note_tokens, wishes_of
+from ragserve.handlers.ask import wishes_of
 from ragserve.handlers.body import decode_json, json_response, read_json_body
 from ragserve.handlers.completion import Chunks, completion
 from ragserve.handlers.passing import is_side_task, pass_on, renamed
-from ragserve.handlers.services import MAY_SPEND, PRINCIPAL, SERVICES
+from ragserve.handlers.services import MAY_SPEND, PRINCIPAL, SERVICES, SPEND
 from ragserve.handlers.sse import EventStream
 from ragserve.handlers.streams import stream
 from ragserve.handlers.timeout import wanted_timeout_s
 from ragserve.openai import WISHES, Addressed, ChatMessage, ChatRequest
 from ragserve.pipeline import Event
-from ragserve.schema import DEFAULT_COLLECTION, QueryResponse, SearchRequest
+from ragserve.schema import DEFAULT_COLLECTION, SearchRequest
 
 RAG = "rag"
 _WISH = re.compile(rf"({'|'.join(sorted(WISHES))})(?:[.\[]|$)")
@@ -41,11 +41,11 @@ async def chat(request: web.Request) -> web.StreamResponse:
     principal, wanted_s = request[PRINCIPAL], wanted_timeout_s(request)
     if collection is None:
         context = services.context(principal, start, wanted_s)
-        context.may_spend = request[MAY_SPEND]
+        context.may_spend, context.spend = request[MAY_SPEND], request[SPEND]
         return await pass_on(request, addressed, body, context)
     asked = decode_chat(body)
     context = services.context(principal, start, asked.timeout, wanted_s)
-    context.may_spend = request[MAY_SPEND]
+    context.may_spend, context.spend = request[MAY_SPEND], request[SPEND]
     question, conversation = conversation_of(asked)
     if services.model is not None and is_side_task(question):
         addressed = msgspec.structs.replace(addressed, model=services.model.name)
@@ -55,19 +55,15 @@ async def chat(request: web.Request) -> web.StreamResponse:
     query, wishes = services.pipeline.query, wishes_of(request)
     if not asked.stream:
         answer = await query(wanted, context, conversation=conversation, wishes=wishes)
-        note_tokens(request, context, answer)
         response = json_response(completion(answer, asked.model))
         response.headers.update(context.headers())
         return response
     chunks = _chunks(asked)
     events: EventStream[Event] = EventStream(request, services.config.stream, chunks.encode)
     answering = query(wanted, context, events.hear, conversation, wishes)
-
-    def end(answer: QueryResponse) -> bytes:
-        note_tokens(request, context, answer)
-        return chunks.end(answer)
-
-    return await stream(request, events, answering, end, context.headers, failure=chunks.failure)
+    return await stream(
+        request, events, answering, chunks.end, context.headers, failure=chunks.failure
+    )
 
 
 def decode_chat(body: bytes) -> ChatRequest:

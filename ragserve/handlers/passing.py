@@ -16,7 +16,7 @@ from ragserve.errors import UnknownModel
 from ragserve.flow.context import Context
 from ragserve.generate import RelayedCost
 from ragserve.handlers.completion import DONE, Chunks
-from ragserve.handlers.services import SERVICES, TOKENS
+from ragserve.handlers.services import SERVICES
 from ragserve.handlers.sse import EventStream
 from ragserve.handlers.streams import stream
 from ragserve.openai import Addressed
@@ -72,7 +72,7 @@ async def pass_on(
             raise
         return _as_said(refusal)
     finally:
-        request[TOKENS] = cost.settle().total_tokens
+        context.spend(cost.settle().total_tokens)
     return web.Response(body=reply, content_type="application/json")
 
 

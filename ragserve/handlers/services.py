@@ -74,8 +74,8 @@ DECISION = web.RequestKey("decision", Decision)
 """What is left in the token bucket that the request drew from."""
 MAY_SPEND: web.RequestKey[Callable[[], None]] = web.RequestKey("may_spend", Callable)  # type: ignore[arg-type]
 """Raises ``TooManyRequests`` if the language model's tokens are used up."""
-TOKENS = web.RequestKey("tokens", int)
-"""Tokens of the language model that the answer took; there are none if it was kept."""
+SPEND: web.RequestKey[Callable[[int], None]] = web.RequestKey("spend", Callable)  # type: ignore[arg-type]
+"""Counts tokens of the language model that were taken for whoever asks."""
 UNTIL = web.RequestKey("until", float)
 """When a client that has said so gives up waiting, in the event loop's time."""
 REQUEST_ID = web.RequestKey("request_id", str)

@@ -164,7 +164,7 @@ class Answering:
         deadline = context.deadline.within(min(self._answer.rewrite_timeout_s, left_s), now)
         async with llm.permit(context.tenant, deadline) as permit:
             permit.tells = False  # a few words say little of how busy the model is
-            return await model.rewrite(question, turns, deadline)
+            return await model.rewrite(question, turns, deadline, context.spend)
 
     async def _generate(
         self,
@@ -193,7 +193,7 @@ class Answering:
             async with self._gates.llm.permit(context.tenant, context.deadline) as permit:
                 start = time.monotonic()
                 answer = await self._model.answer(
-                    prompt, asked.conversation.options, context.deadline, say
+                    prompt, asked.conversation.options, context.deadline, say, context.spend
                 )
                 # How long an answer is says nothing of how busy the model is.
                 permit.observed_s = first_s

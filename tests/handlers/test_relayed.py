@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ragserve.metrics import FIRST_TEXT_SECONDS
+from ragserve.metrics import FIRST_TEXT_SECONDS, LLM_TOKENS
 from tests.conftest import Api, configured, serving
 from tests.generate.test_dictation import STOP, WORDS, piece
 from tests.handlers.test_ask import OFFICE
@@ -150,3 +150,50 @@ async def test_an_answers_tokens_are_counted_once(tmp_path: Path, dsn: str, stre
             assert response.status == 200, "kept"
         async with api.client.post("/v1/search", json={"query": "another"}) as response:
             assert response.status == 200
+
+
+@pytest.mark.parametrize("stays", [True, False], ids=["another one reads on", "nobody reads on"])
+async def test_whoever_asked_first_pays_though_they_leave(
+    tmp_path: Path, dsn: str, stays: bool
+) -> None:
+    """Words that were said on their behalf count, whether the answer comes to its end or not."""
+    began, go_on = asyncio.Event(), asyncio.Event()
+
+    async def script(client: Client) -> None:
+        await client.request()
+        await client.send(HEAD + said(*[piece("words ")] * 30))
+        began.set()
+        await go_on.wait()
+        await client.send(STOP + END)
+        await client.gone()
+
+    async def read(api: Api, heard: asyncio.Event) -> None:
+        words = 0
+        async with api.client.post("/v1/query", json=QUESTION) as response:
+            async for name, data in frames(response):
+                words += data["text"].count("words") if name == "delta" else 0
+                if words == 30:
+                    heard.set()
+
+    async with (
+        _served(script, tmp_path, dsn, rate__tokens_per_minute=10) as (api, _),
+        asyncio.timeout(30),
+    ):
+        heard, heard_too = asyncio.Event(), asyncio.Event()
+        before = LLM_TOKENS.labels("completion")._value.get()
+        first = asyncio.create_task(read(api, heard))
+        await heard.wait()
+        if stays:
+            second = asyncio.create_task(read(api, heard_too))
+            await heard_too.wait()
+        first.cancel()
+        await asyncio.gather(first, return_exceptions=True)
+        while api.services.in_flight.count > stays:  # noqa: ASYNC110 - the server's own count
+            await asyncio.sleep(0)
+        go_on.set()
+        if stays:
+            await second
+        status, answer = await api.post("/v1/query", {"query": "another"})
+    assert (status, answer["error"]["code"]) == (429, "rate_limit_exceeded")
+    counted = LLM_TOKENS.labels("completion")._value.get() - before
+    assert counted == (9 if stays else len("words " * 30) // 4 - 1), "a space is held back"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from pathlib import Path
 
@@ -10,10 +11,10 @@ import aiohttp
 import click
 import msgspec
 
-from ragserve.cli.remote import Remote, unreachable
+from ragserve.cli.remote import Remote
 from ragserve.cli.waiting import database_here, telling
 from ragserve.config import Config
-from ragserve.errors import RagserveError
+from ragserve.errors import RagserveError, Unavailable
 from ragserve.flow.principal import OWNER
 from ragserve.schema import ErrorResponse, QueryRequest, QueryResponse
 from ragserve.store.migrate import prepare_database
@@ -65,6 +66,15 @@ async def _ask_server(remote: Remote, request: QueryRequest, timeout_s: float) -
     if response.status != 200:
         raise RagserveError(error_message(remote.url, response.status, body))
     return msgspec.json.decode(body, type=QueryResponse)
+
+
+def unreachable(remote: Remote, error: Exception) -> Unavailable:
+    """Return what to tell of a server that gave no answer."""
+    if not isinstance(error, aiohttp.ClientConnectorError):
+        return Unavailable(f"{remote.url}: {error or type(error).__name__}")
+    cause = error.os_error
+    said = os.strerror(cause.errno) if cause.errno and cause.errno > 0 else cause.strerror or cause
+    return Unavailable(f"cannot connect to {remote.url}: {said}; does `ragserve serve` run there?")
 
 
 def error_message(url: str, status: int, body: bytes) -> str:

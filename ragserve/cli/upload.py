@@ -11,8 +11,8 @@ import msgspec
 
 from ragserve.cli.files import Found, batches
 from ragserve.cli.progress import Progress
-from ragserve.cli.query import error_message
-from ragserve.cli.remote import Remote, unreachable
+from ragserve.cli.query import error_message, unreachable
+from ragserve.cli.remote import Remote
 from ragserve.errors import RagserveError
 from ragserve.schema import Accepted, DocumentResponse, UploadResponse
 from ragserve.store.jobs import NewDocument
@@ -27,10 +27,11 @@ async def upload(remote: Remote, collection: str, found: Found, progress: Progre
     """Upload the files and wait until each is searchable or failed."""
     try:
         await _upload(remote, collection, found, progress)
-    except* (aiohttp.ClientError, TimeoutError) as errors:
-        raise unreachable(remote, errors.exceptions[0]) from errors
-    except* RagserveError as errors:
-        raise errors.exceptions[0] from None
+    except ExceptionGroup as errors:
+        error = errors.exceptions[0]
+        if isinstance(error, (aiohttp.ClientError, TimeoutError)):
+            raise unreachable(remote, error) from error
+        raise error from None
 
 
 async def _upload(remote: Remote, collection: str, found: Found, progress: Progress) -> None:

@@ -61,6 +61,10 @@ async def test_a_running_server_takes_files_and_questions(data_dir: Path, tmp_pa
         query = [*command, "query", "annual leave days", "--url", server.url]
         asked = subprocess.run(query, env=env, capture_output=True, text=True, check=False)
         assert "leave.md" in asked.stdout
+        refused = [*ingest, "-c", "no/name"]
+        done = subprocess.run(refused, env=env, capture_output=True, text=True, check=False)
+        assert done.returncode == 1
+        assert done.stderr.splitlines()[-1].startswith("ragserve: collection: 'no/name'")
         query = [*command, "query", "x", "-c", "none", "--url", server.url]
         asked = subprocess.run(query, env=env, capture_output=True, text=True, check=False)
         assert (asked.returncode, asked.stderr) == (

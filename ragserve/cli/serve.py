@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from ragserve.cli.keeper import kept
 from ragserve.config import Config, ServerConfig
 from ragserve.host.members import WORKER, run_directory
 from ragserve.host.sockets import bind_own, bind_socket, fits
@@ -55,9 +56,7 @@ def run(config: Config, data_dir: Path, workers: int, reload: Callable[[], objec
     )
     programs = [worker(number, listener) for number, listener in enumerate(listeners)]
     ingester = Program(Slot("ingester", overlaps=False), command("ingester"))
-    if not config.database.dsn:
-        log.info("database_starts", directory=str(data_dir))  # the first time it takes seconds
-    with database_dsn(config.database.dsn, data_dir):
+    with kept(config.database.dsn, data_dir):
         return Supervisor(programs, [ingester], settings, orphans).run()
 
 

@@ -75,6 +75,11 @@ class EmbeddedPostgres:
         self.dsn = self._server.get_uri()
         return self.dsn
 
+    def revive(self) -> None:
+        """Start the server again, unless somebody else has; the DSN stays as it was."""
+        with self._turn():
+            self._server = _start(self._directory)
+
     @property
     def pid(self) -> int:
         """The process id of the server, while it is acquired."""

@@ -60,6 +60,26 @@ async def test_kill_9_of_the_ingest_process_loses_nothing(data_dir: Path) -> Non
         assert ids == {f"d{n}" for n in range(0, 1000, 50)}
 
 
+async def test_kill_9_of_the_embedded_database_loses_nothing(data_dir: Path) -> None:
+    """It is started again by itself, and is searched and written to as before."""
+    async with running(data_dir, "--workers", "1") as server:
+        body = {"id": "a", "text": "Lunch is served at noon."}
+        assert (await server.call("POST", "/v1/documents?wait=30", body))[0] == 200
+        pid_file = data_dir / "postgres" / "postmaster.pid"
+        os.kill(int(pid_file.read_text(encoding="ascii").split()[0]), signal.SIGKILL)
+        await server.event("database_ready")
+        question = {"query": "lunch", "mode": "dense"}
+        async with asyncio.timeout(30):
+            while (answer := await server.call("POST", "/v1/search", question))[0] != 200 or (
+                "degraded" in answer[1]
+            ):
+                pass
+        assert answer[1]["results"][0]["document_id"] == "a"
+        body = {"id": "b", "text": "Dinner is served at seven."}
+        assert (await server.call("POST", "/v1/documents?wait=30", body))[0] == 200
+    assert not (data_dir / "postgres" / "postmaster.pid").exists()
+
+
 async def test_a_deleted_index_is_rebuilt(data_dir: Path) -> None:
     """The BM25 index is derived: damaged or gone, it comes back by itself."""
     async with running(data_dir) as server:

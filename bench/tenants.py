@@ -59,7 +59,7 @@ ROUNDS = 2
 SEEDS = count(1)
 """No two loads share one."""
 NAMES = {"alone": "others alone", "beside": "others beside it", "flood": "the abusive one"}
-PAPERS = ("leave.md", "notes.txt", "workshop-de.txt")
+PAPERS = ("leave.md", "notes.txt", "api.rst")
 """Of the handbook: enough for each tenant to find something."""
 
 Figures = dict[str, Any]
@@ -105,14 +105,17 @@ def _tenants(place: Place, up: Up) -> list[str]:
     kept = place.directory / "keys"
     if not kept.exists():
         tokens = asyncio.run(_keys(place.directory / "data"))
-        documents = [
-            {"id": name, "text": (HANDBOOK / name).read_text(encoding="utf-8")} for name in PAPERS
-        ]
+        papers = documents()
         with ThreadPoolExecutor(8) as pool:
-            for _ in pool.map(lambda token: _take_in(up, token, documents), tokens):
+            for _ in pool.map(lambda token: _take_in(up, token, papers), tokens):
                 pass
         kept.write_text("\n".join(tokens), encoding="utf-8")
     return kept.read_text(encoding="utf-8").split()
+
+
+def documents() -> list[dict[str, str]]:
+    """Return what each tenant has."""
+    return [{"id": name, "text": (HANDBOOK / name).read_text(encoding="utf-8")} for name in PAPERS]
 
 
 async def _keys(data: Path) -> list[str]:
@@ -130,10 +133,10 @@ async def _keys(data: Path) -> list[str]:
     return [token for _, token in made]
 
 
-def _take_in(up: Up, key: str, documents: list[dict[str, str]]) -> None:
+def _take_in(up: Up, key: str, papers: list[dict[str, str]]) -> None:
     request = urllib.request.Request(
         f"http://127.0.0.1:{up.port}/v1/documents?wait=60",
-        data=json.dumps({"documents": documents}).encode(),
+        data=json.dumps({"documents": papers}).encode(),
         headers={"Content-Type": "application/json", "Authorization": f"Bearer {key}"},
     )
     with urllib.request.urlopen(request, timeout=90) as response:

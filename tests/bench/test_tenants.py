@@ -44,6 +44,12 @@ def test_every_load_has_a_seed_of_its_own() -> None:
     assert commands[0][-4:] == ["--key", "a", "--key", "b"]
 
 
+def test_each_tenant_has_papers() -> None:
+    """Those of the handbook that are plain text."""
+    assert [paper["id"] for paper in tenants.documents()] == list(tenants.PAPERS)
+    assert all(len(paper["text"]) > 1000 for paper in tenants.documents())
+
+
 def report(p99: float, **statuses: int) -> tenants.Figures:
     return {
         "seconds": 10.0,

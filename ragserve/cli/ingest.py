@@ -153,9 +153,10 @@ async def _wait_indexed(data_dir: Path, collection: Collection, version: int) ->
 
 def _indexed_version(data_dir: Path, collection: Collection) -> int:
     try:
-        return CollectionIndex(index_directory(data_dir, collection.id)).state.version
+        state = CollectionIndex(index_directory(data_dir, collection.id)).state
     except (ValueError, OSError, msgspec.MsgspecError):
         return -1
+    return state.version if state.born == collection.born else -1
 
 
 def _report(found: Found, progress: Progress) -> None:

@@ -58,11 +58,15 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class IndexState(msgspec.Struct, frozen=True):
-    """Everything up to ``version`` of the collection is in the index."""
+    """Everything up to ``version`` of the collection is in the index.
+
+    ``born`` is the collection's: another database may have one of the same id.
+    """
 
     format: int
     language: Language
     version: int
+    born: int = 0
 
 
 def index_directory(data_dir: Path, collection_id: int) -> Path:

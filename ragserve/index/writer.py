@@ -33,14 +33,14 @@ class CollectionWriter:
     ``version`` says how far it is. Use as a context manager; ``commit`` makes changes visible.
     """
 
-    def __init__(self, directory: Path, language: Language) -> None:
+    def __init__(self, directory: Path, language: Language, born: int = 0) -> None:
         # The words of all documents are in there.
         directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         # Taken before anything is thrown away: tantivy's own lock goes with the directory.
         self._lock = directory.with_suffix(".lock").open("ab")
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self._open(directory, language)
+            self._open(directory, language, born)
         except BlockingIOError as error:
             self._lock.close()
             raise ValueError(f"{directory}: another writer holds the lock") from error
@@ -48,13 +48,14 @@ class CollectionWriter:
             self._lock.close()
             raise
 
-    def _open(self, directory: Path, language: Language) -> None:
-        state = _usable_state(directory, language)
+    def _open(self, directory: Path, language: Language, born: int) -> None:
+        state = _usable_state(directory, language, born)
         if state is None:
             shutil.rmtree(directory, ignore_errors=True)
         directory.mkdir(parents=True, exist_ok=True)
         self._analyzer = analyzer_of(language)
         self._language = language
+        self._born = born
         index = tantivy.Index(build_schema(), path=str(directory))
         index.register_tokenizer(BODY_TOKENIZER, self._analyzer.tokenizer)
         self._writer = index.writer(heap_size=HEAP_BYTES, num_threads=1)
@@ -81,7 +82,7 @@ class CollectionWriter:
 
     def commit(self, version: int) -> None:
         """Make all changes visible and durable, together with the version they lead to."""
-        state = IndexState(FORMAT, self._language, version)
+        state = IndexState(FORMAT, self._language, version, self._born)
         self._writer.delete_documents_by_term("document", STATE_KEY)
         document = tantivy.Document()
         document.add_integer("chunk", 0)
@@ -110,10 +111,10 @@ class CollectionWriter:
         self.close()
 
 
-def _usable_state(directory: Path, language: Language) -> IndexState | None:
-    """Return the state of a sound index in that language, None if it must be begun again."""
+def _usable_state(directory: Path, language: Language, born: int) -> IndexState | None:
+    """Return the state of a sound index of that collection, None if it must be begun again."""
     try:
         state = CollectionIndex(directory).state
     except (ValueError, OSError, msgspec.MsgspecError):
         return None
-    return state if state.language == language else None
+    return state if (state.language, state.born) == (language, born) else None

@@ -135,12 +135,12 @@ class Indexing:
 
 
 def _open(directory: Path, collection: Collection, oldest: int) -> CollectionWriter:
-    writer = CollectionWriter(directory, collection.language)
+    writer = CollectionWriter(directory, collection.language, collection.born)
     if 0 < writer.version < oldest or writer.version > collection.version:
-        # It missed deletions that are forgotten, or belongs to another database.
+        # It missed deletions that are forgotten, or is ahead of a database that was brought back.
         writer.close()
         shutil.rmtree(directory)
-        writer = CollectionWriter(directory, collection.language)
+        writer = CollectionWriter(directory, collection.language, collection.born)
     if writer.version == 0 and collection.version:
         log.info("index_rebuilt", collection=collection.name, version=collection.version)
     return writer

@@ -31,6 +31,8 @@ class Indexes:
             if index is None:
                 index = CollectionIndex(index_directory(self._data_dir, collection.id))
             index.refresh(now)
+            if index.state.born != collection.born:
+                raise ValueError("what is there belongs to another database")
         except (ValueError, OSError, msgspec.MsgspecError) as error:
             raise Unavailable(
                 f"index: collection {collection.name!r} has no search index yet: {error}",

@@ -94,6 +94,24 @@ async def test_a_deleted_index_is_rebuilt(data_dir: Path) -> None:
         assert {result["document_id"] for result in found["results"]} == {"a", "b"}
 
 
+async def test_another_database_has_an_index_of_its_own(data_dir: Path, dsn: str) -> None:
+    """On one data directory nothing of the database before is found, there and back."""
+    places = {"own": {}, "other": {"DATABASE_URL": dsn}}
+    for place, settings in [*places.items(), *places.items()]:
+        async with running(data_dir, "--workers", "1", **settings) as server:
+            for name in ("a", "b") if place == "own" else ("c",):
+                body = {"id": f"{place}-{name}", "text": f"Lunch is served in the hall of {place}."}
+                assert (await server.call("POST", "/v1/documents?wait=30", body))[0] == 200
+            expected = {"own-a", "own-b"} if place == "own" else {"other-c"}
+            ids: set[str] = set()
+            async with asyncio.timeout(30):
+                while ids != expected:  # the index is being made anew
+                    question = {"query": "lunch", "mode": "lexical"}
+                    _, answer = await server.call("POST", "/v1/search", question)
+                    ids = {result["document_id"] for result in answer.get("results", ())}
+                    assert ids <= expected
+
+
 def test_wrong_configuration_ends_with_its_own_code(data_dir: Path) -> None:
     """A misspelt setting stops every command with code 78 and the name that was meant."""
     done = ragserve(data_dir, "check", RAGSERVE_LLM__BASE_URI="http://127.0.0.1")

@@ -66,6 +66,18 @@ def test_another_language_begins_again(tmp_path: Path) -> None:
     assert found(index, "running") == []
 
 
+def test_the_index_of_another_database_begins_again(tmp_path: Path) -> None:
+    """A collection of the same number, born at another time, shares no passage with it."""
+    with CollectionWriter(tmp_path, "en", 7) as writer:
+        add(writer, 1, "foreign")
+        writer.commit(1)
+    with CollectionWriter(tmp_path, "en", 8) as writer:
+        assert writer.version == 0
+    index = CollectionIndex(tmp_path)
+    assert index.state == IndexState(FORMAT, "en", 0, 8)
+    assert found(index, "foreign") == []
+
+
 def test_another_format_begins_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An index of another release's format is refused by readers and replaced by a writer."""
     with monkeypatch.context() as other_release:

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from ragserve.errors import Unavailable
 from ragserve.index import CollectionWriter, index_directory
@@ -35,6 +36,17 @@ def test_a_collection_without_an_index_is_unavailable(tmp_path: Path) -> None:
     assert indexes.version(_collection(7), 100.0) == -1
     write(index_directory(tmp_path, 7), "text")
     assert indexes.version(_collection(7), 100.0) == 1
+
+
+def test_the_index_of_another_database_is_none(tmp_path: Path) -> None:
+    """Until the ingest process has begun it again nothing is found in it."""
+    write(index_directory(tmp_path, 1), "text")
+    other = structs.replace(_collection(1), born=7)
+    indexes = Indexes(tmp_path)
+    assert indexes.version(_collection(1), 100.0) == 1
+    assert indexes.version(other, 100.0) == -1
+    with pytest.raises(Unavailable, match="belongs to another database"):
+        indexes.get(other, 200.0)
 
 
 def test_a_reader_is_opened_once(tmp_path: Path) -> None:

@@ -57,6 +57,9 @@ def configure_logging(config: LogConfig, *, for_a_person: bool = False) -> None:
     root = logging.getLogger()
     root.handlers[:] = [_ToStructlog()]
     root.setLevel(max(level, logging.WARNING))
+    # It warns, with a traceback, of each connection that a restart of the database costs;
+    # store.pool and store.listen say the same in a line.
+    logging.getLogger("asyncpg.pool").setLevel(logging.ERROR)
 
 
 def _add_request_id(

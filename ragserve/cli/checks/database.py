@@ -20,6 +20,7 @@ KEY_DAYS = 14
 SPARE_CONNECTIONS = 5
 """For commands, and for a person with psql."""
 REACH = "is it running, may this host connect (pg_hba.conf), and is database.dsn right?"
+CREATE = "make it (createdb), see PostgreSQL in conf/README.md"
 LOOPBACK = ("127.", "::1", "localhost")
 
 
@@ -28,7 +29,8 @@ async def check_database(config: Config, dsn: str) -> list[Finding]:
     try:
         connection = await connect(config, dsn)
     except Unavailable as error:
-        return [failed("database", error, REACH)]
+        missing = isinstance(error.__cause__, asyncpg.InvalidCatalogNameError)
+        return [failed("database", error, CREATE if missing else REACH)]
     try:
         await check_server(connection)
         pending = await pending_migrations(connection)

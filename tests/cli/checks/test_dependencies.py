@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from urllib.parse import urlsplit
+
 import pytest
 
-from ragserve.cli.checks.database import check_database, judge_keys
+from ragserve.cli.checks.database import CREATE, REACH, check_database, judge_keys
 from ragserve.cli.checks.models import check_embedder, check_models, judge_redis
 from ragserve.config import Config
 from ragserve.store.collections import ensure_collection
@@ -55,6 +57,14 @@ async def test_a_database_has_room_for_us(dsn: str) -> None:
     }
     assert found["database"].verdict == "warn"
     assert "max_connections" in found["database"].remedy
+
+
+async def test_a_database_that_is_not_there_yet(dsn: str) -> None:
+    """It is to be made, where a server that is not there is to be reached."""
+    nowhere = urlsplit(dsn)._replace(path="/none").geturl()
+    for where, remedy in ((nowhere, CREATE), ("postgresql://127.0.0.1:1/x", REACH)):
+        (found,) = await check_database(configured(), where)
+        assert (found.verdict, found.remedy) == ("fail", remedy)
 
 
 async def test_a_replica_that_is_none(dsn: str) -> None:

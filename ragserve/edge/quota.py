@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import OrderedDict
+from collections.abc import Callable
 
 from ragserve.errors import TooManyRequests, Unavailable
 from ragserve.flow.bucket import Buckets, Decision, Rate
@@ -60,6 +61,10 @@ class Quota:
     ``workers`` are all that share the limit.
     """
 
+    try_take: Callable[[str, float], float]
+    """Takes a token of an identity at a time and returns how many are left; takes none and returns
+    -1 if that takes waiting."""
+
     def __init__(self, name: str, per_minute: int, workers: int, shares: Shares | None) -> None:
         self.name = name
         self._per_minute = per_minute
@@ -72,18 +77,20 @@ class Quota:
         self._hands: OrderedDict[str, Hand] = OrderedDict()
         self._asking: dict[str, asyncio.Task[Lease]] = {}
         self._decisions: dict[int, Decision] = {}
-        self._policy = f'"{name}";q={per_minute};w=60'
+        self._policy = f'RateLimit-Policy: "{name}";q={per_minute};w=60\r\nRateLimit: "{name}";r='
         self._refused = rate_limited(name)
+        # Every request comes by here, and one call is less than two.
+        self.try_take = self._local.try_take if shares is None else self._try_take_hand
 
-    def try_take(self, identity: str, now: float) -> float:
-        """Take a token and return how many are left; -1, and none taken, if that takes waiting."""
-        if self._shares is None:
-            return self._local.try_take(identity, now)
+    def _try_take_hand(self, identity: str, now: float) -> float:
+        """Do what ``try_take`` does with tokens that Redis has given."""
         hand = self._hands.get(identity)
         if hand is not None and hand.tokens > 0:
             hand.tokens -= 1
             return float(hand.left + hand.tokens)
-        return -1.0 if self._shares.reachable else self._try_take_share(identity, now)
+        if self._shares is not None and self._shares.reachable:
+            return -1.0
+        return self._try_take_share(identity, now)
 
     def try_refuse(self, identity: str, now: float) -> Exhausted | None:
         """Return why a request cannot pass, which is counted; None if it may, or who knows."""
@@ -133,22 +140,20 @@ class Quota:
 
     def decision(self, left: float) -> Decision:
         """Return that a request may pass while so many tokens are left."""
-        whole = max(0, int(left))
+        whole = int(left)
         known = self._decisions.get(whole)
         if known is not None:
             return known
         if len(self._decisions) >= DECISIONS:
             self._decisions.clear()
         reset_s = math.ceil((self._per_minute - whole) * self._rate.interval_s)
-        fields = (
-            ("RateLimit-Policy", self._policy),
-            ("RateLimit", f'"{self.name}";r={whole};t={reset_s}'),
-            ("x-ratelimit-limit-requests", str(self._per_minute)),
-            ("x-ratelimit-remaining-requests", str(whole)),
-            ("x-ratelimit-reset-requests", f"{reset_s}s"),
+        lines = (
+            f"{self._policy}{whole};t={reset_s}\r\n"
+            f"x-ratelimit-limit-requests: {self._per_minute}\r\n"
+            f"x-ratelimit-remaining-requests: {whole}\r\n"
+            f"x-ratelimit-reset-requests: {reset_s}s\r\n"
         )
-        lines = "".join(f"{name}: {value}\r\n" for name, value in fields)
-        decision = self._decisions[whole] = Decision(fields, lines.encode())
+        decision = self._decisions[whole] = Decision(lines.encode())
         return decision
 
     async def close(self) -> None:

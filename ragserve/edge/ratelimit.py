@@ -26,6 +26,7 @@ from ragserve.store.shares import Shares
 
 Identify = Callable[[Principal, str], str]
 FREE = Decision()
+INFINITE = float("inf")
 OWN_LIMITS = 1000
 """Different limits of keys; the one made first begins anew when there are more."""
 
@@ -80,16 +81,15 @@ class RateLimiter:
     ) -> Decision | None:
         """Count a request; None, and nothing counted, if it may not pass without waiting."""
         limits = self._limits_of(principal, route_class)
-        if not limits:
-            return FREE
-        least = float("inf")
+        least = INFINITE
         decisive: Quota | None = None
-        for number, (identify, quota) in enumerate(limits):
+        for identify, quota in limits:
             left = quota.try_take(identify(principal, address), now)
-            if left < 0:
-                for earlier, before in limits[:number]:
+            if left < 0.0:
+                for earlier, before in limits:
+                    if before is quota:
+                        return None
                     before.give_back(earlier(principal, address))
-                return None
             if left < least:
                 least, decisive = left, quota
         return FREE if decisive is None else decisive.decision(least)
@@ -236,5 +236,5 @@ async def limit(request: web.Request, handler: Handler) -> web.StreamResponse:
 async def tell(request: web.Request, response: web.StreamResponse) -> None:
     """Say in each answer's head, be it a stream's, what is left (aiohttp's on_response_prepare)."""
     decision = request.get(DECISION)
-    if decision is not None and decision.fields:
+    if decision is not None:
         response.headers.update(decision.fields)

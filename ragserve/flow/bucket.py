@@ -42,10 +42,15 @@ class Rate(NamedTuple):
 
 
 class Decision(NamedTuple):
-    """A request that may pass, with the header fields that say what is left, and their lines."""
+    """A request that may pass, with the lines of a head that say what is left."""
 
-    fields: tuple[tuple[str, str], ...] = ()
     headers: bytes = b""
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """Return the lines' names and values."""
+        lines = self.headers.decode("ascii").split("\r\n")[:-1]
+        return {name: value for name, _, value in (line.partition(": ") for line in lines)}
 
 
 class Buckets:
@@ -69,15 +74,20 @@ class Buckets:
     def try_take(self, identity: str, now: float) -> float:
         """Take a token and return how many are left; take none, return -1 if there is none."""
         interval_s, burst = self.rate
-        full_in_s = self._full_at.pop(identity, now) - now
-        left = burst - 1.0 if full_in_s <= 0.0 else burst - 1.0 - full_in_s / interval_s
-        if left * interval_s < -_ROUNDING_S:
-            self._full_at[identity] = now + full_in_s
-            return -1.0
-        self._full_at[identity] = now + max(0.0, full_in_s) + interval_s
-        if len(self._full_at) > self._bound:
-            del self._full_at[next(iter(self._full_at))]
-        return max(0.0, left)
+        buckets = self._full_at
+        full_at = buckets.pop(identity, now)
+        if full_at < now:
+            full_at = now
+        left = burst - 1.0 - (full_at - now) / interval_s
+        if left < 0.0:
+            if left * interval_s < -_ROUNDING_S:
+                buckets[identity] = full_at
+                return -1.0
+            left = 0.0
+        buckets[identity] = full_at + interval_s
+        if len(buckets) > self._bound:
+            del buckets[next(iter(buckets))]
+        return left
 
     def charge(self, identity: str, now: float, tokens: float) -> float:
         """Take tokens whether or not they are there; return seconds until there is one."""

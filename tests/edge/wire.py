@@ -95,9 +95,8 @@ class Strict(Echo):
 
 def exhausted() -> Exhausted:
     """Return a refusal."""
-    fields = (("RateLimit", '"query";r=0;t=60'), ("x-ratelimit-remaining-requests", "0"))
-    lines = "".join(f"{name}: {value}\r\n" for name, value in fields)
-    return Exhausted("try again in 1.5 s", 1.5, Decision(fields, lines.encode()))
+    lines = b'RateLimit: "query";r=0;t=60\r\nx-ratelimit-remaining-requests: 0\r\n'
+    return Exhausted("try again in 1.5 s", 1.5, Decision(lines))
 
 
 def said(method: str, path: str, body: bytes) -> dict[str, object]:

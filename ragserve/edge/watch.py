@@ -6,6 +6,7 @@ Once a second all connections are looked at, which is cheaper than a timer for e
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -19,8 +20,11 @@ from ragserve.flow.address import identity_of, is_loopback
 from ragserve.metrics import CLIENTS_DROPPED
 
 LOOK_S = 1.0
-AT_ONCE = 5
-"""Connections closed a turn of the loop: thousands may be due together."""
+CLOSING_S = 0.8
+"""Those that are due together are closed over this time. They are back at once, and a thousand new
+connections are work for a tenth of a second, in which nobody else would get a word in."""
+STEP_S = 0.005
+"""Some are closed, then others have so long."""
 LOOKED_AT_ONCE = 500
 """Connections looked at a turn: ten thousand take milliseconds."""
 NEVER = float("inf")
@@ -83,31 +87,37 @@ class Watch:
             self._looking.cancel()
             await asyncio.gather(self._looking, return_exceptions=True)
 
-    def look(self, connections: Iterable[Watched], now: float) -> Iterator[None]:
-        """Close what takes too long; yield whenever others should have a turn."""
-        head_before = now - self._limits.head_timeout_s
-        stuck_before = now - self._limits.write_timeout_s
-        closed = 0
+    def look(self, connections: Iterable[Watched], now: float) -> Iterator[float]:
+        """Close what takes too long; yield for how many seconds others should have the loop."""
+        due = []
         for number, connection in enumerate(connections, 1):
-            reason = ""
             if connection.stuck_since != NEVER:
                 connection.note_backlog(now)
-            if connection.head_since < head_before:
-                reason = "head"
-            elif connection.stuck_since < stuck_before:
-                reason = "write"
-            if reason:
+            if self._fault(connection, now):
+                due.append(connection)
+            if number % LOOKED_AT_ONCE == 0:
+                yield 0.0
+        at_once = math.ceil(len(due) * STEP_S / CLOSING_S)
+        for number, connection in enumerate(due, 1):
+            if reason := self._fault(connection, now):  # it may have gone on meanwhile
                 CLIENTS_DROPPED.labels(reason).inc()
                 connection.drop()
-                closed += 1
-            if number % LOOKED_AT_ONCE == 0 or (reason and closed % AT_ONCE == 0):
-                yield
+            if number % at_once == 0:
+                yield STEP_S
+
+    def _fault(self, connection: Watched, now: float) -> str:
+        """Return for what a connection is to be closed, "" if it may stay."""
+        if connection.head_since < now - self._limits.head_timeout_s:
+            return "head"
+        return "write" if connection.stuck_since < now - self._limits.write_timeout_s else ""
 
     async def _look(self, connections: Callable[[], Iterable[Watched]]) -> None:
+        await asyncio.sleep(LOOK_S)
         while True:
-            await asyncio.sleep(LOOK_S)
-            for _ in self.look(connections(), time.monotonic()):
-                await asyncio.sleep(0)
+            now = time.monotonic()
+            for pause_s in self.look(connections(), now):
+                await asyncio.sleep(pause_s)
+            await asyncio.sleep(max(0.0, now + LOOK_S - time.monotonic()))
 
     def __repr__(self) -> str:
         return f"<Watch {len(self._counts)} addresses>"

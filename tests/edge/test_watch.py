@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import time
 
 import pytest
@@ -13,7 +14,7 @@ from prometheus_client import REGISTRY
 from ragserve.config import LimitsConfig
 from ragserve.edge.address import Proxies
 from ragserve.edge.protocol import Connection
-from ragserve.edge.watch import AT_ONCE, LOOKED_AT_ONCE, NEVER, Watch
+from ragserve.edge.watch import CLOSING_S, LOOKED_AT_ONCE, NEVER, STEP_S, Watch
 from tests.edge.wire import make_lane
 
 HALF = b"POST /v1/query HTTP/1.1\r\nHost: a\r\nX-Slow: "
@@ -88,14 +89,32 @@ def test_what_takes_too_long_is_closed() -> None:
 def test_others_have_their_turns() -> None:
     """However many connections there are or are due, few are handled before others have a turn."""
     watch = Watch(LimitsConfig(head_timeout_s=10), Proxies(""))
-    endless = [Fake() for _ in range(12)]
-    for one in endless:
-        one.head_since = 100.0
-    turns = [sum(one.gone for one in endless) for _ in watch.look(endless, 110.1)]
-    assert turns == [AT_ONCE, 2 * AT_ONCE]
-    assert all(one.gone for one in endless)
+    for count, at_once in ((1, 1), (3, 1), (100, 1), (400, 3), (8_000, 50)):
+        endless = [Fake() for _ in range(count)]
+        for one in endless:
+            one.head_since = 100.0
+        gone, closing_s = [0], 0.0
+        for pause_s in watch.look(endless, 110.1):
+            gone.append(sum(one.gone for one in endless))
+            closing_s += pause_s
+        assert max(b - a for a, b in itertools.pairwise(gone)) == at_once
+        assert all(one.gone for one in endless)
+        assert closing_s == pytest.approx(count // at_once * STEP_S)
+        assert closing_s <= CLOSING_S + 1e-9
     idle = [Fake() for _ in range(10_000)]
-    assert sum(1 for _ in watch.look(idle, 110.1)) == 10_000 // LOOKED_AT_ONCE
+    assert list(watch.look(idle, 110.1)) == [0.0] * (10_000 // LOOKED_AT_ONCE)
+
+
+def test_who_goes_on_in_time_stays() -> None:
+    """A head that ends while others are being closed before it is no fault any more."""
+    watch = Watch(LimitsConfig(head_timeout_s=10), Proxies(""))
+    first, second = Fake(), Fake()
+    first.head_since = second.head_since = 100.0
+    looking = watch.look([first, second], 110.1)
+    next(looking)
+    second.head_since = NEVER
+    assert list(looking) == [STEP_S]
+    assert (first.gone, second.gone) == (True, False)
 
 
 @pytest.mark.parametrize("with_lane", [True, False])

@@ -25,6 +25,8 @@ from bench.process import Started, free_port, started
 _PIECE = 2000
 """Bytes of a string that nginx takes in one piece."""
 PEERS = Path(__file__).parent / "peers"
+BUILT = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "ragserve-bench"
+"""Peers that are built or installed here, once."""
 HANDBOOK = Path(__file__).parent.parent / "tests" / "documents" / "handbook"
 RAGSERVE_COLLECTION = "default"
 RAGSERVE = [sys.executable, "-m", "ragserve"]
@@ -235,9 +237,7 @@ def behind_nginx(name: str, contender: Contender) -> Contender:
 def build_go(peer: str) -> Path:
     """Return the program of ``bench/peers/PEER``, built if it is older than its source."""
     source = PEERS / peer
-    binary = (
-        Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "ragserve-bench" / peer
-    )
+    binary = BUILT / peer
     newest = max(file.stat().st_mtime for file in source.iterdir())
     if not binary.exists() or binary.stat().st_mtime < newest:
         binary.parent.mkdir(parents=True, exist_ok=True)

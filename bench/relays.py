@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
 
-from bench.contenders import KEY, Contender, Place, Up, build_go, missing_go, ragserve
+from bench.contenders import BUILT, KEY, Contender, Place, Up, build_go, missing_go, ragserve
 from bench.process import free_port, started
 
 
@@ -45,18 +49,22 @@ def reverse_proxy(name: str) -> Contender:
 
 
 def litellm(name: str) -> Contender:
-    """Return one worker of LiteLLM's proxy."""
+    """Return one worker of LiteLLM's proxy, installed into an environment of its own."""
 
     def missing() -> str | None:
-        found = shutil.which("litellm")
-        return None if found else "litellm is not installed (pipx install 'litellm[proxy]')"
+        try:
+            build_litellm()
+        except subprocess.CalledProcessError as error:
+            why = error.stderr.strip().rpartition("\n")[2]
+            return f"pip install 'litellm[proxy]' failed: {why}"
+        return None
 
     @contextmanager
     def run(place: Place) -> Iterator[Up]:
         port = free_port()
         config = place.directory / "litellm.yaml"
         config.write_text(_LITELLM % (place.upstream, KEY), encoding="utf-8")
-        command = [shutil.which("litellm") or "litellm", "--config", str(config)]
+        command = [str(build_litellm()), "--config", str(config)]
         command += ["--host", "127.0.0.1", "--port", str(port), "--num_workers", "1"]
         env = {"LITELLM_LOG": "ERROR", "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
         log = place.directory / "litellm.log"
@@ -65,6 +73,22 @@ def litellm(name: str) -> Contender:
             yield Up(port, [process])
 
     return Contender(name, missing, run)
+
+
+@cache
+def build_litellm() -> Path:
+    """Return LiteLLM's command: the one on the path, or one that is installed once for all runs."""
+    if (found := shutil.which("litellm")) is not None:
+        return Path(found)
+    home = BUILT / "litellm"
+    program = home / "bin" / "litellm"
+    if not program.exists():
+        for command in (
+            [sys.executable, "-m", "venv", str(home)],
+            [str(home / "bin" / "pip"), "install", "-q", "litellm[proxy]"],
+        ):
+            subprocess.run(command, check=True, capture_output=True, text=True, timeout=900)
+    return program
 
 
 def nobody(name: str) -> Contender:

@@ -105,7 +105,7 @@ SCENARIOS = {
             "streams-500",
             "500 people each read an answer of their own, 50 tokens a second",
             Streams(500, 700, 20, 5.0),
-            FAST_RELAYS,
+            (*FAST_RELAYS, litellm("LiteLLM")),
         ),
         Scenario(
             "streams-1000",
@@ -116,7 +116,9 @@ SCENARIOS = {
         Scenario(
             "streams-5000",
             "5,000 people each read an answer of their own, 4 tokens a second",
-            Streams(5000, 160, 250, 30.0),
+            # Questions come slowly enough that none is refused, and the first answers are still
+            # being read when the last one begins.
+            Streams(5000, 280, 250, 60.0),
             FAST_RELAYS,
         ),
     )

@@ -1,9 +1,8 @@
 """Telling the supervisor how a process does: sd_notify(3), for systemd and for our own alike.
 
 A datagram to ``NOTIFY_SOCKET`` says ``READY=1``, ``RELOADING=1``, ``STOPPING=1``, ``WATCHDOG=1``
-or, at a bad end, ``STATUS=`` and why. The watchdog is fed by the event loop, and for a loop that
-has so much to do that its timers are late; one that is stuck feeds nothing. Without a supervisor
-nothing is sent.
+or, at a bad end, ``STATUS=`` and why. The watchdog is fed while the event loop turns, however late
+its timers are; for one that is stuck nothing is sent. Without a supervisor nothing is.
 """
 
 from __future__ import annotations
@@ -57,11 +56,9 @@ class Notifier:
         """Feed the watchdog until cancelled."""
         if not self.beats:
             return
-        interval_s = self._patience_s / BEATS
-        async with watched(interval_s, self._sign):
-            while True:
-                self._sign()
-                await asyncio.sleep(interval_s)
+        self._sign()
+        async with watched(self._patience_s / BEATS, self._sign):
+            await asyncio.get_running_loop().create_future()
 
     def _sign(self) -> None:
         self.send("WATCHDOG=1")

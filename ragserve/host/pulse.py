@@ -2,8 +2,9 @@
 
 A timer that feeds a watchdog says too little: all that has arrived is read before the next timer is
 looked at, and a process that was given hardly any processor for a while has seconds' worth of it.
-Looked at from outside, a loop that turns is in another callback each time, and one that hangs is in
-the same.
+Looked at from outside, a loop that turns is in another callback each time, or in none: uvloop gives
+up the interpreter's lock behind each, which is when another thread gets to look. One that hangs is
+in the same.
 """
 
 from __future__ import annotations
@@ -30,9 +31,9 @@ class Pulse:
         self._base = next((frame for frame in after if frame in before), None)
 
     def look(self) -> bool:
-        """Return whether the loop is in a callback, and in another one than at the last look."""
+        """Return whether the loop is in another callback than at the last look, or in none."""
         before, self._last = self._last, self._callback()
-        return self._last is not None and self._last is not before
+        return self._last is None or self._last is not before
 
     def _callback(self) -> FrameType | None:
         stack = _stack(sys._current_frames().get(self._thread))

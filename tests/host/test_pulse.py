@@ -62,22 +62,21 @@ def test_callbacks_of_one_turn_are_signs_of_life() -> None:
     uvloop.run(main())
 
 
-@runs
-def test_a_loop_that_waits_shows_nothing(run: Run) -> None:
-    """It is in no callback: its timers have to tell that it is alive."""
+def test_a_loop_that_waits_is_alive() -> None:
+    """It is in no callback, and that is not the same as being in one for long."""
 
     async def main() -> None:
         pulse = Pulse()
         await pulse.begin()
 
         def looks() -> list[bool]:
-            while pulse.look():  # until the loop is where it waits
+            while pulse._callback() is not None:  # until the loop is where it waits
                 pass
             return [pulse.look() for _ in range(3)]
 
-        assert not any(await asyncio.get_running_loop().run_in_executor(None, looks))
+        assert all(await asyncio.get_running_loop().run_in_executor(None, looks))
 
-    run(main())
+    uvloop.run(main())
 
 
 @runs
@@ -90,6 +89,33 @@ def test_the_watch_tells_while_the_loop_is_blocked(run: Run) -> None:
             for _ in range(3):
                 told.clear()
                 await asyncio.create_task(_wait(told))
+
+    run(main())
+
+
+@runs
+def test_a_loop_that_hangs_is_silent(run: Run) -> None:
+    """While one callback goes on, however it does, there is no second sign of life."""
+
+    async def main() -> None:
+        looked = threading.Semaphore(0)
+        pulse = Pulse()
+        await pulse.begin()
+        seen: list[bool] = []
+
+        def watch() -> None:
+            seen.extend(pulse.look() for _ in range(20))
+            looked.release()
+
+        async def hang() -> None:
+            thread = threading.Thread(target=watch)
+            thread.start()
+            while not looked.acquire(blocking=False):
+                sorted(range(100))
+            thread.join()
+
+        await asyncio.create_task(hang())
+        assert seen[1:] == [False] * 19
 
     run(main())
 

@@ -15,7 +15,7 @@ from bench.results import environment, write
 from bench.soak.clients import Tally, Tenant
 from bench.soak.faults import Faults
 from bench.soak.table import table
-from bench.soak.watch import Watch
+from bench.soak.watch import Watch, quarters
 from bench.soak.world import World, make_world
 
 NEVER = ("wrong", "stale", "of another tenant", "lost", "error")
@@ -76,6 +76,7 @@ async def soak(world: World, arguments: argparse.Namespace) -> dict[str, Any]:
         "counters_fallen": watch.fallen,
         "still_under_way": busy,
         "growth": watch.growth(seconds / 2),
+        "kept_answers_mb": quarters(watch.kept_mb),
         "failed": {**wrong, **busy, **({"fallen": len(watch.fallen)} if watch.fallen else {})},
     }
 

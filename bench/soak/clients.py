@@ -26,6 +26,8 @@ MODES = ("hybrid", "dense", "lexical")
 GAUGES = 20
 TIMEOUT = aiohttp.ClientTimeout(total=60)
 WRITE_PAUSE_S = 1.0
+EXAMPLES = 5
+"""Kept of each outcome of each kind."""
 DYING_S = 1.0
 """So long a client may not know yet that the worker at the other end of a connection is gone."""
 LOST = (aiohttp.ClientError, ConnectionError, asyncio.IncompleteReadError, TimeoutError)
@@ -44,7 +46,7 @@ class Tally:
     def note(self, kind: str, outcome: str, example: str = "") -> None:
         """Count an outcome; keep the first few examples."""
         self.counts[kind, outcome] += 1
-        if example and len(self.examples) < 20:
+        if example and self.counts[kind, outcome] <= EXAMPLES:
             self.examples.append(f"{kind}, {outcome}: {example}")
 
     def dying(self, since: float, until: float) -> None:
@@ -81,7 +83,8 @@ class Tenant:
         async with aiohttp.ClientSession(
             self._url, connector=connector, headers=self._headers, timeout=TIMEOUT
         ) as self._session:
-            await self._set(self._gauges)
+            while not all(gauge.acknowledged for gauge in self._gauges) and not over.is_set():
+                await self._set(self._gauges)  # nobody can be asked to find what is not there yet
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._write(over))
                 begin, number = time.monotonic(), 0

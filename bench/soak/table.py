@@ -31,6 +31,9 @@ def table(result: dict[str, Any]) -> str:
     for name, growth in result["growth"].items():
         cells = (" → ".join(f"{one:.0f}" for one in quarters) for quarters in growth.values())
         lines.append(f"| {name.partition(' ')[0]} | {' | '.join(cells)} |")
+    if kept := result.get("kept_answers_mb"):  # since 0.1.0
+        kept_mb = " → ".join(f"{one:.0f}" for one in kept)
+        lines += ["", f"Answers kept by all workers, by quarters of the whole: {kept_mb} MB."]
     examples = Counter((*result["examples"], *result["counters_fallen"][:5]))
     lines += ["", *(f"- {count} × {example}" for example, count in examples.items())]
     return "\n".join(lines)

@@ -41,6 +41,7 @@ class Watch:
         self._world = world
         self._counters: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {}
         self.looks: dict[str, list[Look]] = {}
+        self.kept_mb: list[float] = []
         self.scrapes = 0
         self.scrapes_failed = 0
         self.fallen: list[str] = []
@@ -62,6 +63,9 @@ class Watch:
     async def _compare(self, session: aiohttp.ClientSession) -> None:
         self.scrapes += 1
         for family in await self.scrape(session):
+            if family.name == "ragserve_cache_bytes":
+                held = sum(sample.value for sample in family.samples)
+                self.kept_mb.append(held / 1024**2)
             if family.type not in ("counter", "histogram"):
                 continue
             for sample in family.samples:
@@ -102,14 +106,15 @@ class Watch:
         for name, looks in self.looks.items():
             if looks[-1].at - looks[0].at < least_s:
                 continue
-            size = max(1, len(looks) // 4)
-            quarters = [looks[at : at + size] for at in range(0, 4 * size, size)]
             found[name] = {
-                field: [
-                    round(median(getattr(look, field) for look in quarter), 1)
-                    for quarter in quarters
-                    if quarter
-                ]
+                field: quarters([getattr(look, field) for look in looks])
                 for field in ("resident_mb", "descriptors", "threads")
             }
         return found
+
+
+def quarters(values: list[float]) -> list[float]:
+    """Return the median of each quarter of a series."""
+    size = max(1, len(values) // 4)
+    parts = [values[at : at + size] for at in range(0, 4 * size, size)]
+    return [round(median(part), 1) for part in parts if part]

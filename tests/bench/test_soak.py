@@ -11,6 +11,7 @@ import pytest
 
 from bench.correctness import Gauge
 from bench.soak.clients import Tally, Tenant, _events
+from bench.soak.watch import quarters
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -50,6 +51,21 @@ def test_only_a_dying_worker_may_lose_a_request() -> None:
         tally.lost("query", sent, ConnectionResetError())
     assert tally.counts == {("query", "lost with a worker"): 2, ("query", "lost"): 1}
     assert tally.examples == ["query, lost: ConnectionResetError()"]
+
+
+def test_every_outcome_has_its_examples() -> None:
+    """A few of each: a thousand of one do not hide the only one of another."""
+    tally = Tally()
+    for number in range(1000):
+        tally.note("search", "wrong", str(number))
+    tally.note("query", "stale", "once")
+    assert len(tally.examples) == 6
+    assert tally.examples[-1] == "query, stale: once"
+
+
+def test_growth_is_told_by_quarters() -> None:
+    """The median of each quarter of what was seen."""
+    assert quarters([1.0, 9.0, 1.0, 2.0, 2.0, 2.0, 3.0, 3.0, 3.0, 4.0, 4.0, 5.0]) == [1, 2, 3, 4]
 
 
 def test_events_are_read_by_name() -> None:

@@ -23,7 +23,10 @@ STATES = {"done": "ready"}
 async def wait_searchable(
     services: Services, collection: Collection, accepted: Sequence[Accepted], seconds: float
 ) -> list[Accepted]:
-    """Return ``accepted`` with the states reached within ``seconds``."""
+    """Return ``accepted`` with the states reached within ``seconds``.
+
+    What is stored and not yet in the index keeps the state it was accepted with.
+    """
     loop = asyncio.get_running_loop()
     until = loop.time() + seconds
     jobs = [item.job for item in accepted if item.job is not None]
@@ -36,7 +39,8 @@ async def wait_searchable(
         await services.changed.wait(min(left_s, LOOK_AGAIN_S))
     versions = [state.version for state in states.values() if state.version is not None]
     services.catalog.doubt(collection)
-    await _wait_indexed(services, collection, max(versions, default=0), until)
+    if not await _indexed(services, collection, max(versions, default=0), until):
+        states = {number: state for number, state in states.items() if state.state != "done"}
     return [_reached(item, states) for item in accepted]
 
 
@@ -46,14 +50,14 @@ async def _states(
     return await job_states(services.database, collection, jobs) if jobs else ()
 
 
-async def _wait_indexed(
-    services: Services, collection: Collection, version: int, until: float
-) -> None:
+async def _indexed(services: Services, collection: Collection, version: int, until: float) -> bool:
+    """Return whether this host's index has reached ``version``, at ``until`` at the latest."""
     loop = asyncio.get_running_loop()
     while services.indexes.version(collection, loop.time()) < version:
         if loop.time() >= until:
-            return
+            return False
         await asyncio.sleep(INDEX_LOOK_S)
+    return True
 
 
 def _reached(item: Accepted, states: dict[int, JobState]) -> Accepted:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import aiohttp
+import pytest
 
 from ragserve.config import Config
+from ragserve.store.changes import Changes, read_changes
 from tests.conftest import DOCUMENTS, Api, configured, serving
 
 
@@ -21,6 +25,26 @@ async def test_accepted_documents_are_searchable_soon(api: Api) -> None:
     assert (status, answer["documents"][0]["state"]) == (200, "ready")
     _, found = await api.post("/v1/search", {"query": "more", "mode": "lexical"})
     assert [result["document_id"] for result in found["results"]] == ["b"]
+
+
+async def test_stored_is_not_yet_searchable(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What waits for the index when the time is up is a 202: words would not find it."""
+    free = asyncio.Event()
+
+    async def read_later(*arguments: Any, **options: Any) -> Changes | None:
+        await free.wait()
+        return await read_changes(*arguments, **options)
+
+    monkeypatch.setattr("ragserve.ingest.indexing.read_changes", read_later)
+    status, answer = await api.post("/v1/documents?wait=0.5", {"id": "a", "text": "words"})
+    assert (status, answer["documents"][0]["state"]) == (202, "queued")
+    _, document = await api.get("/v1/documents/a")
+    assert document["state"] == "ready", "stored it is"
+    free.set()
+    status, answer = await api.post("/v1/documents?wait=30", {"id": "b", "text": "words"})
+    assert (status, answer["documents"][0]["state"]) == (200, "ready")
+    _, found = await api.post("/v1/search", {"query": "words", "mode": "lexical"})
+    assert {result["document_id"] for result in found["results"]} == {"a", "b"}
 
 
 async def test_ids_are_generated(api: Api) -> None:

@@ -20,6 +20,8 @@ from ragserve.supervisor.policy import Slot
 from ragserve.supervisor.supervisor import Program, Settings, Supervisor, command
 from ragserve.supervisor.takeover import Orphan, end_ingester, find_orphans
 
+INGESTER_PATIENCE = 10.0
+
 
 def run(config: Config, data_dir: Path, workers: int, reload: Callable[[], object]) -> int:
     """Supervise workers and the ingest process; hold the embedded database meanwhile.
@@ -55,7 +57,9 @@ def run(config: Config, data_dir: Path, workers: int, reload: Callable[[], objec
         lambda number: worker(number, bind_socket(server.host, port, server.backlog)),
     )
     programs = [worker(number, listener) for number, listener in enumerate(listeners)]
-    ingester = Program(Slot("ingester", overlaps=False), command("ingester"))
+    ingester = Program(
+        Slot("ingester", overlaps=False, patience=INGESTER_PATIENCE), command("ingester")
+    )
     with kept(config.database.dsn, data_dir):
         return Supervisor(programs, [ingester], settings, orphans).run()
 

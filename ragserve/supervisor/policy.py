@@ -7,7 +7,8 @@ touches a process, a socket or the clock, so every course of events can be teste
   delay. After ``CRASH_LOOP_EXITS`` such deaths in a row within ``CRASH_LOOP_S`` restarting has
   shown not to help, and everything ends. Whoever kills a process that serves (an operator, the
   kernel short of memory) shows nothing of that kind: it is restarted at once.
-- A process that is not ready within ``START_S``, or ready and silent for ``SILENT_S``, is killed;
+- A process that is not ready within ``START_S``, or ready and silent for ``SILENT_S`` (times its
+  slot's patience), is killed;
   its exit then takes the usual course. A supervisor that finds silence much later than it would
   have looked has not been running itself (a machine that was paused, or short of processor), and
   neither has who was silent: that begins anew.
@@ -84,11 +85,16 @@ class Process:
 
 
 class Slot:
-    """A place for one process. ``overlaps``: a replacement may start beside the old process."""
+    """A place for one process. ``overlaps``: a replacement may start beside the old process.
 
-    def __init__(self, name: str, *, overlaps: bool) -> None:
+    ``patience`` is how many times longer its process may start and be silent: one that runs only
+    when nobody else wants the processor does both on a busy host, and hangs in neither.
+    """
+
+    def __init__(self, name: str, *, overlaps: bool, patience: float = 1.0) -> None:
         self.name = name
         self.overlaps = overlaps
+        self.patience = patience
         self.current: Process | None = None
         self.replacement: Process | None = None
         self.start_at: float | None = None
@@ -235,8 +241,8 @@ class Policy:
         if process.kill_at is not None:
             return process.kill_at
         if process.state == "starting":
-            return process.started_at + START_S
-        return process.heard_at + SILENT_S
+            return process.started_at + process.slot.patience * START_S
+        return process.heard_at + process.slot.patience * SILENT_S
 
     def _drain(self, process: Process, now: float) -> list[Action]:
         process.state = "draining"

@@ -141,6 +141,18 @@ def test_silence_is_death() -> None:
     assert world.started == ["a", "a"]
 
 
+def test_who_steps_back_may_be_silent_for_longer() -> None:
+    """A process that waits for an idle processor is not taken for one that hangs."""
+    slot = Slot("ingester", overlaps=False, patience=10.0)
+    policy = Policy([slot], DRAIN_S, random.Random(1))
+    policy.started("ingester", 1, 0.0)
+    assert policy.tick(START_S) == []
+    assert policy.next_tick_s(START_S) == 9 * START_S
+    policy.heard(1, START_S, ready=True)
+    assert policy.tick(START_S + SILENT_S) == []
+    assert policy.tick(START_S + 10 * SILENT_S) == [Send(1, SIGKILL)]
+
+
 def test_who_has_been_asleep_kills_nobody_for_silence() -> None:
     """After a pause of the whole machine all have their time again; who stays silent is killed."""
     world = World("a", "b")

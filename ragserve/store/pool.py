@@ -15,8 +15,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import random
 import select
 import socket
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -35,6 +37,9 @@ log = structlog.get_logger(__name__)
 # candidates want as many good neighbours as they ask for.
 EF_SEARCH = 100
 CLOSE_S = 1.0
+REDIAL_S = (0.1, 0.3)
+"""After a failed attempt to connect there is none for so long, at random: while there is nobody to
+connect to every request would make one, and many processes do."""
 POLITE_NICE = 15
 """A tenth of the usual share of a contended CPU: enough that a lock is not held for long."""
 # 25006 a standby, 57P0x shutting down, 08xxx connection lost.
@@ -68,6 +73,8 @@ class Database:
         self._pool: asyncpg.Pool | None = None
         self._lent: set[asyncpg.Connection] = set()
         self._acquiring: set[asyncio.Timeout] = set()
+        self._redial_at = 0.0
+        self._failure = ""
 
     async def open(self, *, at_once: bool = True) -> None:
         """Connect once, so that a wrong DSN is an error now and not at the first question.
@@ -79,7 +86,7 @@ class Database:
                 self.dsn,
                 min_size=1 if at_once else 0,
                 max_size=self.size,
-                connect=dial,
+                connect=self._dial,
                 connection_class=_Connection,
                 timeout=self._config.connect_timeout_s,
                 command_timeout=self._config.statement_timeout_s + 1,
@@ -207,6 +214,18 @@ class Database:
         log.warning("database_connections_expired", error=str(error))
         if self._pool is not None:
             await self._pool.expire_connections()
+
+    async def _dial(self, *args: Any, **options: Any) -> asyncpg.Connection:
+        if time.monotonic() < self._redial_at:
+            raise ConnectionError(self._failure)
+        try:
+            connection = await dial(*args, **options)
+        except UNREACHABLE as error:
+            self._failure = str(error) or type(error).__name__
+            self._redial_at = time.monotonic() + random.uniform(*REDIAL_S)  # noqa: S311 - jitter
+            raise
+        self._redial_at = 0.0
+        return connection
 
     async def _prepare(self, connection: asyncpg.Connection) -> None:
         _keep_alive(connection)

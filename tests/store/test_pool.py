@@ -12,6 +12,7 @@ import pytest
 
 from ragserve.config import Config
 from ragserve.errors import Unavailable
+from ragserve.store import pool
 from ragserve.store.pool import SILENT, Database
 
 
@@ -71,6 +72,32 @@ async def test_a_silent_server_is_not_waited_for(database: Database) -> None:
         database.spoke()
         assert await database.fetchval("SELECT 1") == 1
     assert repr(database).startswith("<Database 0 busy")
+
+
+async def test_who_cannot_connect_does_not_try_all_the_time(
+    dsn: str, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While there is nobody to connect to one attempt in a while is made, for all who ask."""
+    attempts = 0
+
+    async def refused(*_args: object, **_options: object) -> object:
+        nonlocal attempts
+        attempts += 1
+        raise ConnectionRefusedError("nobody there")
+
+    database = Database(dsn, config.database, size=2)
+    await database.open(at_once=False)
+    with monkeypatch.context() as patch:
+        patch.setattr(pool, "dial", refused)
+        patch.setattr(pool, "REDIAL_S", (60.0, 60.0))
+        asked = [database.fetchval("SELECT 1") for _ in range(20)]
+        for outcome in await asyncio.gather(*asked, return_exceptions=True):
+            assert isinstance(outcome, Unavailable)
+            assert "nobody there" in outcome.message
+        assert attempts <= database.size
+    database._redial_at = 0.0
+    assert await database.fetchval("SELECT 1") == 1
+    await database.close()
 
 
 async def test_a_statement_that_takes_too_long(dsn: str, config: Config) -> None:

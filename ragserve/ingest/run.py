@@ -102,11 +102,16 @@ async def ingesting(
         indexing = Indexing(database, data_dir)
 
         async def catch_up() -> None:
+            database.spoke()
             await indexing.check_all()
             jobs.wake()
 
         listener = Listener(
-            database, {NEW_JOBS: jobs.wake, CHANGED: indexing.changed}, on_connect=catch_up
+            database,
+            {NEW_JOBS: jobs.wake, CHANGED: indexing.changed},
+            on_connect=catch_up,
+            on_alive=lambda _: database.spoke(),
+            on_silence=database.fell_silent,
         )
         DEPENDENCY_UP.labels("database").set_function(listener.connected.is_set)
         show_space(data_dir)

@@ -85,6 +85,7 @@ class JobLoop:
                 try:
                     await self._step(on_idle)
                 except Unavailable as error:
+                    self._lost_track = True  # it may be another server that comes back
                     log.warning("ingest_waits", error=error.message)
                     await self._pause(RETRY_BASE_S)
             if self._under_way:

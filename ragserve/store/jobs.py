@@ -10,6 +10,7 @@ statement.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import secrets
 from collections.abc import Sequence
@@ -17,11 +18,15 @@ from collections.abc import Sequence
 import asyncpg
 import msgspec
 
+from ragserve.errors import Unavailable
 from ragserve.store.collections import CHANGED, NEW_JOBS, Collection
+from ragserve.store.dial import DRIVER_ERRORS
 from ragserve.store.pool import Database, rows_affected
 
 RUNNERS = 0x7261_6A6F  # "rajo": the class of the advisory locks
 ERROR_CHARACTERS = 2000
+REGISTER_S = 10.0
+"""Nobody else holds a lock of a new number."""
 # objsubid 2: a lock of two keys, class and number.
 _LIVE_RUNNERS = (
     "pg_locks WHERE locktype = 'advisory' AND classid = $1 AND objsubid = 2 AND granted"
@@ -154,7 +159,12 @@ class Runner:
         await self.close()
         self._session = await self._database.connect()
         self.number = secrets.randbits(31)
-        await self._session.execute("SELECT pg_advisory_lock($1, $2)", RUNNERS, self.number)
+        lock = "SELECT pg_advisory_lock($1, $2)"
+        try:
+            await self._session.execute(lock, RUNNERS, self.number, timeout=REGISTER_S)
+        except (OSError, TimeoutError, *DRIVER_ERRORS) as error:
+            reason = str(error) or type(error).__name__
+            raise Unavailable(f"database: cannot register: {reason}") from error
         await self.reclaim()
 
     async def reclaim(self) -> int:
@@ -207,9 +217,11 @@ class Runner:
 
     async def close(self) -> None:
         """Give up the claim; jobs still running are taken up by whoever comes next."""
-        if self._session is not None:
-            await self._session.close(timeout=1.0)
-            self._session = None
+        session, self._session = self._session, None
+        if session is not None:
+            # Its server may be gone, or say nothing: then it is gone for us.
+            with contextlib.suppress(OSError, TimeoutError, *DRIVER_ERRORS):
+                await session.close(timeout=1.0)
 
 
 async def next_due_s(database: Database) -> float | None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+
 import numpy as np
 
 from ragserve.store.collections import Collection, count_collection
@@ -125,4 +128,23 @@ async def test_a_retried_job_waits_for_its_time(database: Database, collection: 
     due_s = await next_due_s(database)
     assert due_s is not None
     assert 50 < due_s <= 60
+    await runner.close()
+
+
+async def test_a_runner_leaves_a_server_that_says_nothing(database: Database) -> None:
+    """It gives up its claim in a second, and a new one is made when the server speaks again."""
+    runner = Runner(database)
+    await runner.register()
+    number, session = runner.number, runner._session
+    assert session is not None
+    backend = session.get_server_pid()
+    os.kill(backend, signal.SIGSTOP)
+    try:
+        await runner.close()
+    finally:
+        os.kill(backend, signal.SIGCONT)
+    assert not runner.alive
+    await runner.register()
+    assert runner.alive
+    assert runner.number != number
     await runner.close()

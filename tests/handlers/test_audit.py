@@ -112,8 +112,9 @@ async def test_administration(api: Api, admin: Caller) -> None:
     await admin("POST", "/v1/collections", {"name": "papers"})
     assert admin.logs == []
     await admin("POST", "/v1/documents?wait=30", {**DOCUMENT, "collection": "papers"})
-    await admin("POST", "/v1/documents", {**DOCUMENT, "collection": "letters"})
-    admin.said("collection_created", collection="letters")
+    await admin("POST", "/v1/documents?wait=30", {**DOCUMENT, "collection": "letters"})
+    (created,) = (log for log in admin.logs if log["event"] == "collection_created")
+    assert (created["collection"], created["by"]) == ("letters", admin.key_id)
     await admin("DELETE", "/v1/collections/letters")
     await admin("DELETE", "/v1/cache")
     admin.said("cache_cleared", collections=["papers"])

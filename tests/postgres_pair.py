@@ -84,6 +84,16 @@ class Node:
             assert time.monotonic() < until, "postgres does not answer"
             time.sleep(0.05)
 
+    def follow(self, primary: Node) -> None:
+        """Become a standby of ``primary`` at the next start."""
+        source = f"host=127.0.0.1 port={primary.port} user=postgres"
+        with (self.data / "postgresql.auto.conf").open("a", encoding="utf-8") as file:
+            file.write(f"primary_conninfo = '{source}'\n")
+        signal_file = self.data / "standby.signal"
+        signal_file.touch()
+        if (user := _user()) is not None:
+            shutil.chown(signal_file, user)
+
     def promote(self) -> None:
         """Make the primary of a standby."""
         self.run("pg_ctl", "promote", "-D", str(self.data), "-w")

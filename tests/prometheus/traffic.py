@@ -8,10 +8,12 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from tests.e2e.conftest import ServerProcess, ragserve, running
-from tests.generate.test_dictation import STOP, WORDS
+from tests.generate.test_dictation import STOP, WORDS, piece
 from tests.redis_server import redis_server
-from tests.upstream.wire import END, HEAD, Client, wire
+from tests.upstream.wire import END, HEAD, Client, said, wire
 
+PAUSE_S = 0.02
+"""Between words, which would arrive as one without it."""
 JSON_REPLY = b'{"choices":[{"message":{"content":"Hi"}}],"usage":{"prompt_tokens":1}}'
 
 
@@ -21,7 +23,9 @@ async def model(client: Client) -> None:
         if b"fail" in request:
             await client.send(b"HTTP/1.1 500 No\r\nContent-Length: 4\r\n\r\noops")
         elif b'"stream":true' in request:
-            await client.send(HEAD + WORDS + STOP + END)
+            await client.send(HEAD + WORDS)
+            await asyncio.sleep(PAUSE_S)
+            await client.send(said(piece(" So it is.")) + STOP + END)
         else:
             length = len(JSON_REPLY)
             await client.send(

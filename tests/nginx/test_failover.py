@@ -70,6 +70,7 @@ async def two_workers(data_dir: Path, dsn: str) -> AsyncIterator[tuple[ServerPro
             yield server, nginx
 
 
+@pytest.mark.nightly
 async def test_a_rolling_reload_is_not_noticed(data_dir: Path, dsn: str) -> None:
     """All processes are replaced under load: every question and every upload is answered."""
     async with two_workers(data_dir, dsn) as (server, nginx):

@@ -21,16 +21,43 @@ from ragserve.host.sockets import LISTEN_FD
 log = structlog.get_logger(__name__)
 
 
+ENDS = (signal.SIGTERM, signal.SIGINT)
+
+
 class Reload:
-    """Sets ``stop`` on SIGHUP if ``check`` does not raise; ``wanted`` says so."""
+    """Sets ``stop`` on SIGTERM, SIGINT, and on SIGHUP if ``check`` does not raise.
+
+    ``wanted`` says whether to begin again; an end that is asked for later goes before that.
+    """
 
     def __init__(self, check: Callable[[], object], stop: asyncio.Event) -> None:
         self.wanted = False
+        self._ends = False
         self._check = check
         self._stop = stop
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._begin)
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_signal_handler(signal.SIGHUP, self._begin)
+        for number in ENDS:
+            self._loop.add_signal_handler(number, self._end)
+
+    def decide(self) -> bool:
+        """Return whether to begin again; an end that is asked for from now on is immediate.
+
+        The loop ends after this, and would not see a signal any more.
+        """
+        if self.wanted:
+            for number in ENDS:
+                self._loop.remove_signal_handler(number)
+        return self.wanted
+
+    def _end(self) -> None:
+        self._ends = True
+        self.wanted = False
+        self._stop.set()
 
     def _begin(self) -> None:
+        if self._ends:
+            return
         try:
             self._check()
         except RagserveError as error:

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import fcntl
 import os
-import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import IO
@@ -54,9 +53,6 @@ async def run_ingest_process(
     """
     stop = asyncio.Event()
     reload = Reload(check_reload, stop)
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
     be_polite()
     phase: Phase = "starting"
     directory = run_directory(config.storage, data_dir, os.environ)
@@ -81,7 +77,7 @@ async def run_ingest_process(
         beating.cancel()
         notifier.close()
     log.info("ingest_stopped")
-    return reload.wanted
+    return reload.decide()
 
 
 @contextlib.asynccontextmanager

@@ -7,7 +7,6 @@ import contextlib
 import gc
 import os
 import resource
-import signal
 import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -53,9 +52,6 @@ async def run_worker(
     """
     stop = asyncio.Event()
     reload = Reload(check_reload, stop)
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
     server = config.server
     listeners = listening_sockets(os.environ, server)
     app = create_app(config, data_dir, dsn, workers=workers, listener=listeners[0])
@@ -96,7 +92,7 @@ async def run_worker(
         notifier.close()
         await runner.cleanup()
     log.info("worker_stopped")
-    return reload.wanted
+    return reload.decide()
 
 
 def make_site(

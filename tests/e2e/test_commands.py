@@ -119,6 +119,11 @@ CREATE TRIGGER hold BEFORE INSERT ON documents FOR EACH ROW EXECUTE FUNCTION hol
 """Makes storing wait for whoever holds that lock, so that no ingest ends before it is told to."""
 
 
+def heed_interrupts() -> None:
+    """Undo what a shell does to commands in the background: they ignore Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 async def test_an_interrupted_ingest_goes_on(data_dir: Path, tmp_path: Path) -> None:
     """After Ctrl-C the same command takes in the rest, every document once."""
     folder = tmp_path / "many"
@@ -134,6 +139,7 @@ async def test_an_interrupted_ingest_goes_on(data_dir: Path, tmp_path: Path) -> 
             *(sys.executable, "-m", "ragserve", "ingest", str(folder)),
             env=environment(data_dir, RAGSERVE_INGEST__DOCUMENTS="2", RAGSERVE_LOG__LEVEL="debug"),
             stderr=subprocess.PIPE,
+            preexec_fn=heed_interrupts,
         )
         assert process.stderr is not None
         async with asyncio.timeout(60):

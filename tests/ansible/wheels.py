@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -25,8 +26,17 @@ def pip(python: str, *arguments: str) -> None:
     run(python, "-m", "pip", "--disable-pip-version-check", *arguments)
 
 
-def build(directory: Path, version: str, *, fault: tuple[str, str, str] | None = None) -> Path:
-    """Return a wheel in ``directory``; ``fault`` is a module, a line in it and what replaces it."""
+def build(
+    directory: Path,
+    version: str,
+    *,
+    fault: tuple[str, str, str] | None = None,
+    added: Mapping[str, str] | None = None,
+) -> Path:
+    """Return a wheel in ``directory``; ``fault`` is a module, a line in it and what replaces it.
+
+    ``added`` are files that this checkout has not, by name.
+    """
     source = directory / f"source-{version}"
     source.mkdir(parents=True)
     ignored = shutil.ignore_patterns("__pycache__")
@@ -46,17 +56,23 @@ def build(directory: Path, version: str, *, fault: tuple[str, str, str] | None =
         text = module.read_text(encoding="utf-8")
         assert line in text
         module.write_text(text.replace(line, replacement), encoding="utf-8")
+    for name, text in (added or {}).items():
+        (source / name).write_text(text, encoding="utf-8")
     pip(sys.executable, "wheel", "-q", "--no-deps", "--wheel-dir", str(directory), str(source))
     return directory / f"ragserve-{version}-py3-none-any.whl"
 
 
 def wheelhouse(directory: Path, wheel: Path) -> Path:
     """Return a tar of everything that ``wheel`` needs with the system's Python."""
-    house = directory / "wheelhouse"
     run(PYTHON, "-m", "venv", str(directory / "venv"))
     python = str(directory / "venv" / "bin" / "python")
-    pip(python, "wheel", "-q", "--wheel-dir", str(house), str(wheel))
+    pip(python, "wheel", "-q", "--wheel-dir", str(directory / "wheelhouse"), str(wheel))
+    return packed(directory / "wheelhouse", wheel)
+
+
+def packed(house: Path, wheel: Path) -> Path:
+    """Return a tar beside the folder ``house`` of all wheels in it but ``wheel``."""
     (house / wheel.name).unlink()
-    tar = directory / "wheelhouse.tar"
+    tar = house.with_suffix(".tar")
     run("tar", "-cf", str(tar), "-C", str(house), ".")
     return tar

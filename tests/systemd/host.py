@@ -1,8 +1,8 @@
 """A disposable host: namespaces with a root, processes and a systemd of their own.
 
-The root is this machine's, seen through an overlay in memory: what is written there is gone with
-the host. /tmp and /run are its own, since systemd empties them. The network is shared, unless asked
-for otherwise.
+The root is this machine's, or that of another Debian in a folder, seen through an overlay in
+memory: what is written there is gone with the host. /tmp and /run are its own, since systemd
+empties them. The network is shared, unless asked for otherwise.
 It is a pivoted root, no chroot: from within a chroot no user namespace can be made.
 """
 
@@ -20,14 +20,14 @@ from pathlib import Path
 
 SYSTEMD = Path("/lib/systemd/systemd")
 BOOT_S = 30.0
-COMMAND_S = 90.0
+COMMAND_S = 300.0
 PYTHON = "/opt/ragserve/python"
 BOOT = """
 set -eu
-dir=$1; shift
+dir=$1; lower=$2; shift 2
 mount -t tmpfs -o mode=755 tmpfs "$dir"
 mkdir "$dir/upper" "$dir/work" "$dir/root"
-mount -t overlay -o "lowerdir=/,upperdir=$dir/upper,workdir=$dir/work" overlay "$dir/root"
+mount -t overlay -o "lowerdir=$lower,upperdir=$dir/upper,workdir=$dir/work" overlay "$dir/root"
 cd "$dir/root"
 for inner in "$@"; do mkdir -p "./${inner#*:}"; mount --bind "${inner%%:*}" "./${inner#*:}"; done
 mount -t proc proc proc
@@ -121,16 +121,20 @@ class Host:
 
 @contextmanager
 def booted(
-    directory: Path, mounts: Mapping[str, str], *, own_network: bool = False
+    directory: Path,
+    mounts: Mapping[str, str],
+    *,
+    own_network: bool = False,
+    lower: Path = Path("/"),
 ) -> Iterator[Host]:
-    """Boot a host with its root on ``directory``; it sees ``mounts`` at their values.
+    """Boot a host on ``directory`` that looks like ``lower``; it sees ``mounts`` at their values.
 
     With ``own_network`` it has a loopback that nothing else reaches, and nothing beyond.
     """
     spaces = ["--pid", "--mount", "--cgroup", "--uts", "--ipc", "--propagation", "private"]
     spaces += ["--net"] if own_network else []
     binds = [f"{outside}:{inside}" for outside, inside in mounts.items()]
-    boot = ["sh", "-c", BOOT, "boot", str(directory), *binds]
+    boot = ["sh", "-c", BOOT, "boot", str(directory), str(lower), *binds]
     with (directory.parent / "console").open("w") as console:
         process = subprocess.Popen(
             ["unshare", "--fork", "--kill-child", *spaces, *boot],

@@ -1,4 +1,4 @@
-"""Clients over keep-alive connections, in the network that they are started in.
+"""Clients, half of them with a connection for each request, in the network they are started in.
 
 ``python -m tests.ansible.load URL CLIENTS LIMIT_S`` asks until its standard input ends, LIMIT_S
 seconds at most, and prints how many answers came with which status, and what went wrong.
@@ -13,7 +13,7 @@ from collections import Counter
 
 import aiohttp
 
-PAUSE_S = 0.01
+PAUSE_S = 0.1
 TIMEOUT_S = 60.0
 PATHS = ("/v1/collections", "/v1/query")
 
@@ -23,9 +23,10 @@ async def load(url: str, clients: int, limit_s: float) -> Counter[str]:
     seen: Counter[str] = Counter()
     stop = asyncio.Event()
 
-    async def client() -> None:
+    async def client(number: int) -> None:
         timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
-        async with aiohttp.ClientSession(url, timeout=timeout) as session:
+        connector = aiohttp.TCPConnector(force_close=number % 2 == 0)
+        async with aiohttp.ClientSession(url, timeout=timeout, connector=connector) as session:
             while not stop.is_set():
                 for path in PATHS:
                     method, body = ("POST", {"query": "fish"}) if "query" in path else ("GET", None)
@@ -38,8 +39,8 @@ async def load(url: str, clients: int, limit_s: float) -> Counter[str]:
                 await asyncio.sleep(PAUSE_S)
 
     async with asyncio.TaskGroup() as group:
-        for _ in range(clients):
-            group.create_task(client())
+        for number in range(clients):
+            group.create_task(client(number))
         reading = asyncio.to_thread(sys.stdin.read)
         await asyncio.wait([asyncio.create_task(reading)], timeout=limit_s)
         stop.set()

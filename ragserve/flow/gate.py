@@ -23,6 +23,8 @@ STANDING_S = 0.1
 """A queue that has not been empty for so long is no burst."""
 FIRST = 50
 """Calls before anything is known: the first ones find everything cold."""
+UNKNOWN = 4 * FIRST
+"""So many may wait meanwhile. A server that starts into a flood would let all of it in."""
 SHORTEST = 0.25
 """Of a standing queue's wait this much is left to a tenant most of whose requests are refused."""
 REFUSING_S = 2.0
@@ -93,9 +95,12 @@ class Gate:
 
     def expected_wait_s(self, tenant: str) -> float:
         """Return how long a request of ``tenant`` would wait, if all went on as it goes."""
-        if self._calls < FIRST or (self.used < self.limit.limit and not self._queue):
+        if self.used < self.limit.limit and not self._queue:
             return 0.0
-        return (self._queue.rank(tenant) + 1) * self._mean_s / max(1, self.limit.limit)
+        rank = self._queue.rank(tenant) + 1
+        if self._calls < FIRST:
+            return 0.0 if rank <= UNKNOWN else self._burst_s * rank / UNKNOWN
+        return rank * self._mean_s / max(1, self.limit.limit)
 
     def is_too_long(self, wait_s: float, tenant: str, now: float) -> bool:
         """Return whether a request of ``tenant`` should rather be refused, and note that."""

@@ -15,7 +15,7 @@ from ragserve.errors import DeadlineExceeded, Overloaded
 from ragserve.flow.admission import Admission
 from ragserve.flow.deadline import deadline_after
 from ragserve.flow.fair import FairQueue
-from ragserve.flow.gate import FIRST, Gate
+from ragserve.flow.gate import FIRST, UNKNOWN, Gate
 from ragserve.flow.gradient import Gradient
 
 
@@ -232,3 +232,28 @@ async def test_a_permit_that_comes_too_late_is_none() -> None:
             pytest.fail("0.05 s are left, and it takes 0.1")
     await holding
     assert repr(stage) == "<Gate stage: 0 of 1, 0 waiting>"
+
+
+async def test_a_server_that_starts_into_a_flood_lets_in_only_so_much_of_it() -> None:
+    """Before it knows how long a call takes, the queue is bounded by a number."""
+    stage = gate(2, burst_s=0.5)
+    entrance = Admission([stage], random.Random(1))
+    begin, inside = asyncio.Event(), 0
+
+    async def ask() -> None:
+        nonlocal inside
+        async with stage.permit("flood", deadline_after(30.0, time.monotonic())):
+            await begin.wait()
+            inside += 1
+
+    asking = []
+    for _ in range(UNKNOWN + 100):
+        if not entrance.refusal("flood", time.monotonic()):
+            asking.append(asyncio.create_task(ask()))
+            await asyncio.sleep(0)
+    assert stage.waiting == UNKNOWN
+    assert entrance.refusal("flood", time.monotonic()) > 0.5, "longer than the burst's patience"
+    assert not entrance.refusal("another", time.monotonic()), "whose turn comes at once"
+    begin.set()
+    await asyncio.gather(*asking)
+    assert inside == UNKNOWN + 2, "nobody who was let in is lost"

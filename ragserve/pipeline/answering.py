@@ -14,6 +14,7 @@ from ragserve.embed import Embedder
 from ragserve.errors import DeadlineExceeded, Overloaded, Unavailable, UpstreamFailed
 from ragserve.flow.context import Context
 from ragserve.flow.flight import Flight
+from ragserve.flow.pace import Pace
 from ragserve.generate import (
     NO_ANSWER,
     Answer,
@@ -60,6 +61,7 @@ class Answering:
         self._vectors = vectors
         self._model = model
         self._gates = gates
+        self._pace = Pace()
         self._reranking = Reranking(reranker, gates.compute if model is None else gates.llm)
 
     async def search(
@@ -90,6 +92,7 @@ class Answering:
         wanted = self._reranking.candidates(asked.top_k)
         with context.stage("retrieve"):
             async with self._gates.database.permit(context.tenant, context.deadline):
+                await self._pace.take()
                 patience_s = min(PATIENCE_S, context.due_s(time.monotonic()) / 2)
                 question = Question(text, vector, wanted, asked.mode, asked.filter, patience_s)
                 found = await retrieve(
@@ -108,6 +111,7 @@ class Answering:
         async with compute.permit(context.tenant, context.deadline):
             vector, found = await self._find(asked, text, context, with_vector=True)
             degraded += found.degraded
+            await self._pace.take()
             terms = analyzer_of(asked.collection.language).terms
             passages = relevant(found, text, self._answer.min_similarity, terms)
             reranks = len(passages) > 1 and self._reranking.reranks

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import AsyncIterator, Sequence
 
@@ -173,6 +174,23 @@ async def test_a_failing_batch_fails_only_its_own(
     assert [str(result) for result in results[:2]] == ["bad text", "bad text"]
     assert (await later).tolist() == [[5, 0]]
     assert model.calls == [["bad", "good"], ["later"]]
+
+
+async def test_the_model_steps_back_behind_whoever_wants_its_core() -> None:
+    """Its thread is nicer than the loop's, and when it is woken it takes the core from nobody."""
+
+    class Look(_BlockingModel):
+        def encode(self, texts: Sequence[str]) -> Vectors:
+            self.niceness = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+            self.policy = os.sched_getscheduler(0)
+            return np.zeros((len(texts), 2), np.float32)
+
+    look = Look()
+    embedder = LocalEmbedder(look, configured(embedding__window_ms=0).embedding)
+    await embedder.embed(["a"])
+    await embedder.close()
+    assert look.niceness > os.getpriority(os.PRIO_PROCESS, 0)
+    assert (look.policy, os.sched_getscheduler(0)) == (os.SCHED_BATCH, os.SCHED_OTHER)
 
 
 async def test_no_texts_cost_nothing(embedder: LocalEmbedder, model: _BlockingModel) -> None:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ragserve.errors import DeadlineExceeded, Overloaded
-from ragserve.flow.admission import Admission
+from ragserve.flow.admission import STILL_S, Admission
 from ragserve.flow.deadline import deadline_after
 from ragserve.flow.fair import FairQueue
 from ragserve.flow.gate import FIRST, UNKNOWN, Gate
@@ -257,3 +257,17 @@ async def test_a_server_that_starts_into_a_flood_lets_in_only_so_much_of_it() ->
     begin.set()
     await asyncio.gather(*asking)
     assert inside == UNKNOWN + 2, "nobody who was let in is lost"
+
+
+async def test_who_is_refused_is_refused_for_a_moment_and_then_looked_at_again() -> None:
+    stage = gate(1, burst_s=0.1, standing_s=0.1)
+    knows(stage, 1.0)
+    entrance = Admission([stage], random.Random(1))
+    now = time.monotonic()
+    async with stage.permit("a", deadline_after(30.0, now)):
+        refused = entrance.refusal("a", now)
+        assert refused
+    assert not stage.waiting
+    assert entrance.refusal("a", now + STILL_S / 2) == refused
+    assert not entrance.refusal("b", now + STILL_S / 2), "it is nobody else's refusal"
+    assert not entrance.refusal("a", now + 2 * STILL_S)

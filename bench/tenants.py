@@ -1,9 +1,9 @@
 """One abusive tenant of a hundred: ``python -m bench.tenants``.
 
 Ninety-nine tenants ask new questions at a modest rate, all in all a quarter of what the server can
-answer; the hundredth asks ten times what it can answer, without a pause. Reported is what the
-ninety-nine see with and without it, in turns: where each tenant has a limit, and where turns at the
-gates are all that protects them.
+answer, which is measured first; the hundredth asks ten times what it can answer, without a pause.
+Reported is what the ninety-nine see with and without it, in turns: where each tenant has a limit,
+and where turns at the gates are all that protects them.
 
 No question is asked twice, by whomever: each load has a seed of its own. The abusive tenant's
 generator gives way to the others' (SCHED_IDLE): both share the generators' core, and what is
@@ -26,7 +26,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from pathlib import Path
-from statistics import mean
+from statistics import median
 from typing import Any
 
 from bench import cores
@@ -39,8 +39,11 @@ from ragserve.store.keys import create_key
 from ragserve.store.pool import Database
 
 OTHERS = 99
-OTHERS_PER_S = 100.0
-FLOOD_PER_S = 4000.0
+USERS = 100
+PEAK_S = 6.0
+"""What can be answered is measured for so long: so many users ask one question after the other."""
+OTHERS_SHARE = 0.25
+FLOOD_TIMES = 10.0
 LIMIT_PER_MINUTE = 600
 """Of each tenant: ten times what one of the others asks."""
 PROTECTIONS = {
@@ -55,7 +58,7 @@ CONNECTIONS = {"others": 200, "flood": 800}
 WARM_UP_S = 3.0
 SETTLE_S = 8.0
 """By then the burst that a limit allows has been answered."""
-ROUNDS = 2
+ROUNDS = 3
 SEEDS = count(1)
 """No two loads share one."""
 NAMES = {"alone": "others alone", "beside": "others beside it", "flood": "the abusive one"}
@@ -68,15 +71,13 @@ Figures = dict[str, Any]
 def main() -> None:
     """Run from the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--seconds", type=float, default=25.0, help="of each of the loads")
-    parser.add_argument("--flood", type=float, default=FLOOD_PER_S, help="questions a second")
+    parser.add_argument("--seconds", type=float, default=15.0, help="of each of the loads")
     parser.add_argument("--dry", action="store_true", help="write no result")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="ragserve-bench-") as directory:
         place = Place(cores.SERVERS, Path(directory), Path(directory, "answers.jsonl"))
         protections = {
-            name: _protected(place, env, arguments.seconds, arguments.flood)
-            for name, env in PROTECTIONS.items()
+            name: _protected(place, env, arguments.seconds) for name, env in PROTECTIONS.items()
         }
     result = {"scenario": "tenants", "environment": environment(), "protections": protections}
     print(table(result))
@@ -84,17 +85,18 @@ def main() -> None:
         print(f"written: {write('tenants', result)}")
 
 
-def _protected(
-    place: Place, env: dict[str, str], seconds: float, flood_per_s: float
-) -> dict[str, Figures]:
+def _protected(place: Place, env: dict[str, str], seconds: float) -> dict[str, Figures]:
     """Return what the others see alone and beside the flood, and what comes of the flood."""
     runs: dict[str, list[Figures]] = {"alone": [], "beside": [], "flood": []}
     with ragserve("ragserve", len(cores.SERVERS), lambda _: env).run(place) as up:
         keys = _tenants(place, up)
+        peak = _asked(up, keys[1:], PEAK_S, "--users", str(USERS))
+        peak_per_s = peak["statuses"]["200"] / peak["seconds"]
+        others = ("--rate", str(OTHERS_SHARE * peak_per_s), *_connections("others"))
         for _ in range(ROUNDS):
-            runs["alone"].append(_others(up, keys[1:], seconds))
-            with _flood(up, keys[0], flood_per_s, seconds) as report:
-                runs["beside"].append(_others(up, keys[1:], seconds))
+            runs["alone"].append(_asked(up, keys[1:], seconds, *others))
+            with _flood(up, keys[0], FLOOD_TIMES * peak_per_s, seconds) as report:
+                runs["beside"].append(_asked(up, keys[1:], seconds, *others))
             runs["flood"].append(report)
             print(json.dumps(runs), file=sys.stderr, flush=True)
     return {name: together(reports) for name, reports in runs.items()}
@@ -144,16 +146,19 @@ def _take_in(up: Up, key: str, papers: list[dict[str, str]]) -> None:
             raise RuntimeError(f"documents are not there after a minute: {response.read()!r}")
 
 
-def _command(up: Up, keys: list[str], load: str, rate: float) -> list[str]:
+def _command(up: Up, keys: list[str]) -> list[str]:
     command = [sys.executable, "-m", "bench.load", str(QUESTIONS), "--fresh"]
-    command += ["--seed", str(next(SEEDS)), "--connections", str(CONNECTIONS[load])]
     command += ["--url", f"http://127.0.0.1:{up.port}", "--collection", RAGSERVE_COLLECTION]
-    command += ["--rate", str(rate), *(word for key in keys for word in ("--key", key))]
+    command += ["--seed", str(next(SEEDS)), *(word for key in keys for word in ("--key", key))]
     return command
 
 
-def _others(up: Up, keys: list[str], seconds: float) -> Figures:
-    command = _command(up, keys, "others", OTHERS_PER_S)
+def _connections(load: str) -> tuple[str, str]:
+    return ("--connections", str(CONNECTIONS[load]))
+
+
+def _asked(up: Up, keys: list[str], seconds: float, *load: str) -> Figures:
+    command = [*_command(up, keys), *load]
     command += ["--seconds", str(seconds), "--warm-up", str(WARM_UP_S)]
     done = subprocess.run(
         command,
@@ -170,7 +175,7 @@ def _others(up: Up, keys: list[str], seconds: float) -> Figures:
 @contextlib.contextmanager
 def _flood(up: Up, key: str, rate: float, seconds: float) -> Iterator[Figures]:
     """Have the abusive tenant ask while the block runs; its report is there at the end."""
-    command = _command(up, [key], "flood", rate)
+    command = [*_command(up, [key]), "--rate", str(rate), *_connections("flood")]
     command += ["--seconds", str(WARM_UP_S + seconds), "--warm-up", str(SETTLE_S)]
     report: Figures = {}
     with subprocess.Popen(command, stdout=subprocess.PIPE, preexec_fn=_give_way) as process:
@@ -191,7 +196,7 @@ def _give_way() -> None:
 
 
 def together(reports: list[Figures]) -> Figures:
-    """Return reports of the same load as one: what was counted added up, else the mean."""
+    """Return reports of the same load as one: what was counted added up, else the median."""
     statuses = Counter[str]()
     for report in reports:
         statuses.update(report["statuses"])
@@ -202,7 +207,7 @@ def together(reports: list[Figures]) -> Figures:
         "statuses": dict(sorted(statuses.items())),
         **{
             kind: {
-                name: round(mean(report[kind].get(name, 0.0) for report in reports), 3)
+                name: round(median(report[kind].get(name, 0.0) for report in reports), 3)
                 for name in ("p50", "p99", "max")
             }
             for kind in ("answered_ms", "refused_ms")

@@ -138,6 +138,11 @@ class Connection(RequestHandler):
             CLIENTS_DROPPED.labels("malformed").inc()
         return super().handle_error(request, status, exc, message)
 
+    def log_exception(self, *args: Any, **options: Any) -> None:
+        """Leave out what no request was: anybody could fill the log with its tracebacks."""
+        if not isinstance(options.get("exc_info"), HttpProcessingError):
+            super().log_exception(*args, **options)
+
     def eof_received(self) -> None:
         """Give aiohttp what was held: more will not come."""
         if self._held:

@@ -42,8 +42,10 @@ def dropped(reason: str) -> float:
 
 
 @pytest.mark.parametrize("name", sorted(set(MALFORMED) - LENIENT - ONE_GOOD - WAITS))
-async def test_what_is_malformed_is_refused_once(lane: Side, name: str) -> None:
-    """One 4xx, then the connection is closed; what follows is not read."""
+async def test_what_is_malformed_is_refused_once(
+    lane: Side, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One 4xx, then the connection is closed; what follows is not read, and nothing is logged."""
     for segments in ([MALFORMED[name]], [get(), MALFORMED[name]], [MALFORMED[name], get()]):
         counted = dropped("malformed") + dropped("long")
         outcome = await lane.send(segments)
@@ -54,6 +56,8 @@ async def test_what_is_malformed_is_refused_once(lane: Side, name: str) -> None:
         assert len(statuses) == before + 1, statuses
         assert 400 <= statuses[-1] < 500, statuses
         assert outcome.closed
+    loud = [record for record in caplog.records if record.levelname != "DEBUG"]
+    assert not loud, "anybody could fill the log"
 
 
 async def test_a_good_request_before_a_malformed_one_is_answered_at_most(lane: Side) -> None:

@@ -246,18 +246,10 @@ async def two_sides(
     await runner.setup()
     server = runner.server
     assert server is not None
-    server._kwargs["logger"] = _Silent()
     try:
         yield Side(server, make_lane(Strict() if limited else None)), Side(server, None)
     finally:
         await runner.cleanup()
-
-
-class _Silent:
-    """aiohttp logs what clients do wrong; here they do nothing else."""
-
-    def __getattr__(self, name: str) -> Any:
-        return lambda *arguments, **named: None
 
 
 def read_answers(data: bytes) -> tuple[Answer, ...]:

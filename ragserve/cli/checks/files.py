@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import struct
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -16,6 +17,11 @@ CREDENTIALS = Path("/etc/ragserve/credentials")
 ENVIRONMENT = Path("/etc/ragserve/environment")
 OTHERS = stat.S_IRWXG | stat.S_IRWXO
 MANY_HAVE = stat.S_IWGRP | stat.S_IWOTH
+ACL = "system.posix_acl_access"
+ACL_ENTRY = struct.Struct("<HHI")
+"""Tag, permissions and id; see acl(5) and the kernel's posix_acl_xattr.h."""
+ACL_HEADER_BYTES = 4
+ACL_USER, ACL_GROUP_OBJ, ACL_GROUP, ACL_MASK = 0x02, 0x04, 0x08, 0x10
 
 
 def check_files(
@@ -90,5 +96,27 @@ def _check_credentials(environ: Mapping[str, str]) -> Iterator[Finding]:
 
 
 def _is_loose(path: Path) -> bool:
-    # A directory that others may list, and a file that they may read.
-    return bool(stat.S_IMODE(path.stat().st_mode) & OTHERS)
+    """Return whether others may list a directory, or read a file."""
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if not mode & OTHERS:
+        return False
+    try:
+        acl = os.getxattr(path, ACL)
+    except OSError:  # it has none, or its file system knows of none
+        return True
+    # With one, the group's bits are only the most that it grants: systemd leaves a secret to root
+    # and lets the service's user read it by name.
+    return bool(mode & stat.S_IRWXO) or _grants_others(acl)
+
+
+def _grants_others(acl: bytes) -> bool:
+    entries = list(ACL_ENTRY.iter_unpack(acl[ACL_HEADER_BYTES:]))
+    most = next((rights for tag, rights, _ in entries if tag == ACL_MASK), 7)
+    return any(
+        rights & most
+        and (tag in (ACL_GROUP_OBJ, ACL_GROUP) or (tag == ACL_USER and who not in _OURSELVES))
+        for tag, rights, who in entries
+    )
+
+
+_OURSELVES = (0, os.geteuid())

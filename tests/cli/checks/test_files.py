@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import struct
 from pathlib import Path
 
 import pytest
 
 from ragserve.cli.checks import files
-from ragserve.cli.checks.files import check_files
+from ragserve.cli.checks.files import ACL, ACL_ENTRY, check_files
 from ragserve.cli.checks.finding import Finding
 
 
@@ -67,3 +69,24 @@ def test_credentials_are_for_their_owner(tmp_path: Path) -> None:
     finding = found(tmp_path, **given)["credentials"]
     assert (finding.verdict, finding.remedy) == ("fail", f"chmod go= {file}")
     assert "credentials" not in found(tmp_path)
+
+
+@pytest.mark.parametrize(("reader", "verdict"), [("myself", "pass"), ("somebody else", "fail")])
+def test_a_credential_that_an_acl_opens(tmp_path: Path, reader: str, verdict: str) -> None:
+    """systemd leaves credentials to root and names the service's user in an ACL; the group's bits
+    of the mode are then no group's."""
+    directory = tmp_path / "credentials"
+    directory.mkdir(mode=0o700)
+    file = directory / "DATABASE_URL"
+    file.touch(mode=0o400)
+    nobody = 0xFFFFFFFF
+    user = os.geteuid() if reader == "myself" else 4242
+    entries = ((0x01, 4, nobody), (0x02, 4, user), (0x04, 0, nobody), (0x10, 4, nobody))
+    acl = b"".join(ACL_ENTRY.pack(*entry) for entry in (*entries, (0x20, 0, nobody)))
+    try:
+        os.setxattr(file, ACL, struct.pack("<I", 2) + acl)
+    except OSError as error:
+        pytest.skip(f"{tmp_path} knows no ACL: {error.strerror}")
+    assert file.stat().st_mode & 0o077 == 0o040
+    given = {"CREDENTIALS_DIRECTORY": str(directory)}
+    assert found(tmp_path, **given)["credentials"].verdict == verdict

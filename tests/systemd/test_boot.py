@@ -126,6 +126,9 @@ async def test_systemd_runs_workers(host: Host, port: int) -> None:
     first = pid_of(host, "ragserve@0")
     assert host.run("taskset", "-cp", str(first)).endswith(f": {CORES[0]}\n") or CORES[0] != 0
 
+    threads = host.run("ps", "-L", "-o", "cls=,ni=", "-p", str(first)).split("\n")
+    assert "  B  10" in threads, "the model's thread steps back"
+
     mode = host.run("stat", "-c", "%a %U %G", "/run/ragserve/worker-0.sock")
     assert mode == "660 ragserve ragserve\n"
     said = host.run("/opt/ragserve/bin/python", "-c", ASK_THE_OWN_SOCKET)

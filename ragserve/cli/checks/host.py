@@ -15,7 +15,7 @@ from ragserve.host.members import Identity, members
 DISK_FAIL_BYTES = 1e9
 """PostgreSQL stops when it cannot write its log."""
 DISK_WARN_SHARE = 0.1
-WORKER_BYTES = 200e6
+WORKER_BYTES = 300e6
 """Of a worker, before its caches; the ingest process takes about as much (bench, startup)."""
 CLIENTS = 4096
 """Descriptors for clients of one worker: a thousand users with some connections each."""

@@ -47,7 +47,11 @@ def variables(debian: Debian) -> dict[str, Any]:
         "ragserve_wheel": str(debian.wheel),
         "ragserve_wheelhouse": str(debian.wheelhouse),
         "ragserve_workers": 2,
-        "ragserve_config": {"log": {"access": False}, "embedding": {"provider": "hashing"}},
+        "ragserve_config": {
+            "log": {"access": False},
+            "embedding": {"provider": "hashing"},
+            "answer": {"min_similarity": 0.1},
+        },
         "ragserve_database": "package",
         "ragserve_redis": "package",
     }

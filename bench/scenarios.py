@@ -104,7 +104,8 @@ SCENARIOS = {
         Scenario(
             "streams-500",
             "500 people each read an answer of their own, 50 tokens a second",
-            Streams(500, 700, 20, 5.0),
+            # As below: a hundred new questions a second leave no room for relaying.
+            Streams(500, 1100, 20, 15.0),
             (*FAST_RELAYS, litellm("LiteLLM")),
         ),
         Scenario(
@@ -115,10 +116,10 @@ SCENARIOS = {
         ),
         Scenario(
             "streams-5000",
-            "5,000 people each read an answer of their own, 4 tokens a second",
+            "5,000 people each read an answer of their own, 2 tokens a second",
             # Questions come slowly enough that none is refused, and the first answers are still
             # being read when the last one begins.
-            Streams(5000, 280, 250, 60.0),
+            Streams(5000, 140, 500, 60.0),
             FAST_RELAYS,
         ),
     )

@@ -23,6 +23,8 @@ IDENTITIES = 100_000
 """Who asked longest ago is forgotten, and starts with a full bucket of its worker's."""
 DECISIONS = 10_000
 """Heads are the same for the same number of tokens left."""
+REFUSALS = 1_000
+"""And refusals for the same tenth of a second to wait."""
 LEASE_S = 0.1
 """A lease is what comes in this time, shared among all workers, or a single token."""
 _LONG_AGO = float("-inf")
@@ -77,6 +79,7 @@ class Quota:
         self._hands: OrderedDict[str, Hand] = OrderedDict()
         self._asking: dict[str, asyncio.Task[Lease]] = {}
         self._decisions: dict[int, Decision] = {}
+        self._refusals: dict[int, Exhausted] = {}
         self._policy = f'RateLimit-Policy: "{name}";q={per_minute};w=60\r\nRateLimit: "{name}";r='
         self._refused = rate_limited(name)
         # Every request comes by here, and one call is less than two.
@@ -93,9 +96,21 @@ class Quota:
         return self._try_take_share(identity, now)
 
     def try_refuse(self, identity: str, now: float) -> Exhausted | None:
-        """Return why a request cannot pass, which is counted; None if it may, or who knows."""
+        """Return why a request cannot pass, which is counted; None if it may, or who knows.
+
+        It is not to be raised: who has to wait as long is told the same.
+        """
         wait_s = self._known_wait_s(identity, now)
-        return self._refusal(wait_s) if wait_s > 0 else None
+        if wait_s <= 0:
+            return None
+        self._refused.inc()
+        tenths = math.ceil(wait_s * 10)
+        refusal = self._refusals.get(tenths)
+        if refusal is None:
+            if len(self._refusals) >= REFUSALS:
+                self._refusals.clear()
+            refusal = self._refusals[tenths] = self._exhausted(tenths)
+        return refusal
 
     async def take(self, identity: str, now: float) -> float:
         """Take a token and return how many are left; raise ``Exhausted``."""
@@ -105,8 +120,8 @@ class Quota:
         if self._shares is None:
             raise self._refusal(self._local.wait_s(identity, now))
         while self._shares.reachable:
-            if (refusal := self.try_refuse(identity, now)) is not None:
-                raise refusal
+            if (wait_s := self._known_wait_s(identity, now)) > 0:
+                raise self._refusal(wait_s)
             asking = self._asking.get(identity)
             if asking is None:
                 asking = asyncio.create_task(self._fill(identity, self._shares, now))
@@ -170,6 +185,10 @@ class Quota:
 
     def _refusal(self, wait_s: float) -> Exhausted:
         self._refused.inc()
+        return self._exhausted(math.ceil(wait_s * 10))
+
+    def _exhausted(self, tenths: int) -> Exhausted:
+        wait_s = tenths / 10
         return Exhausted(
             f"{self.name}: {self._per_minute} requests a minute are allowed;"
             f" try again in {wait_s:.1f} s",

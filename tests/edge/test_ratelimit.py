@@ -145,7 +145,7 @@ async def test_who_is_refused_at_once_would_be_refused_anyway(
 
 
 async def test_a_refusal_says_what_is_left() -> None:
-    """Nothing, of how much, and when the bucket would be full; each is counted."""
+    """Nothing, of how much, and when, in tenths of a second, rounded up; each is counted."""
     limiter = RateLimiter(QUERIES, 1, None)
     assert limiter.try_refuse(KEY, "::1", "query", 0.0) is None
     assert limiter.try_refuse(KEY, "::1", "ingest", 0.0) is None
@@ -153,7 +153,7 @@ async def test_a_refusal_says_what_is_left() -> None:
     before = rate_limited("query")
     refusal = limiter.try_refuse(KEY, "::1", "query", 0.25)
     assert refusal is not None
-    assert refusal.retry_after_s == pytest.approx(0.75)
+    assert refusal.retry_after_s == pytest.approx(0.8)
     assert refusal.decision.fields == {
         "RateLimit-Policy": '"query";q=60;w=60',
         "RateLimit": '"query";r=0;t=60',
@@ -337,7 +337,7 @@ async def test_who_has_to_wait_is_not_asked_for(server: RedisServer) -> None:
         assert await admitted(limiter, KEY, 500, 0.5) == 0
         with pytest.raises(TooManyRequests) as refused:
             await limiter.take(KEY, "::1", "query", 0.75)
-        assert refused.value.retry_after_s == pytest.approx(0.25)
+        assert refused.value.retry_after_s == pytest.approx(0.3)
         after = (await redis.client.info("commandstats"))["cmdstat_eval"]["calls"]
         assert after - before <= 1
 

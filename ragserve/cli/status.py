@@ -17,6 +17,8 @@ from ragserve.host.overview import Seen, look_around
 from ragserve.host.totals import Families, value
 
 SAMPLE_S = 1.0
+PATIENCE_S = 2.0
+"""Who starves on a busy machine answers late; who asks by hand would rather wait than be misled."""
 WIDTH = 100
 """A line has so many characters; cut numbers are worse than a broken line."""
 
@@ -57,13 +59,13 @@ def processes(directory: Path) -> list[Line]:
 
 async def _lines(directory: Path) -> list[Line]:
     ledger = Ledger(directory)
-    seen = await look_around(directory, "report")
+    seen = await look_around(directory, "report", timeout_s=PATIENCE_S)
     start = time.monotonic()
     _, before = ledger.read()
     if not seen:
         return []
     await asyncio.sleep(SAMPLE_S)
-    seen = await look_around(directory, "report")
+    seen = await look_around(directory, "report", timeout_s=PATIENCE_S)
     now = time.monotonic()
     _, after = ledger.read()
     return [

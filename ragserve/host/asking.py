@@ -12,14 +12,14 @@ import msgspec
 from ragserve.host.members import REPLY_BYTES, Identity, address
 from ragserve.host.presence import State
 
-ASK_S = 0.2
+ASK_S = 0.5
 """For all together: a scrape must not wait long for a process that hangs."""
 
 _decode = msgspec.json.Decoder(State).decode
 
 
 async def ask_all(
-    directory: Path, members: Sequence[Identity], question: str, timeout_s: float = ASK_S
+    directory: Path, members: Sequence[Identity], question: str, timeout_s: float
 ) -> dict[str, State]:
     """Return the states, by id, of those that answered in time."""
     asked = {

@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 from typing import NamedTuple
 
-from ragserve.host.asking import ask_all
+from ragserve.host.asking import ASK_S, ask_all
 from ragserve.host.ledger import Ledger
 from ragserve.host.members import Identity, labels, members
 from ragserve.host.presence import Presence, State
@@ -23,11 +23,14 @@ class Seen(NamedTuple):
     state: State | None
 
 
-async def look_around(directory: Path, question: str, own: Presence | None = None) -> list[Seen]:
+async def look_around(
+    directory: Path, question: str, own: Presence | None = None, timeout_s: float = ASK_S
+) -> list[Seen]:
     """Ask every process of the host, except ``own``, which just answers; workers come first."""
     living, _ = members(directory)
     mine = own.identity.id if own else None
-    states = await ask_all(directory, [one for one in living if one.id != mine], question)
+    others = [one for one in living if one.id != mine]
+    states = await ask_all(directory, others, question, timeout_s)
     if own:
         if question == "report":
             own.report()

@@ -36,12 +36,21 @@ async def scrape(server: ServerProcess) -> tuple[Counters, dict[str, float]]:
     return counters, up
 
 
+async def scrape_with(server: ServerProcess, up: dict[str, float]) -> Counters:
+    """Scrape until just those are up: on a busy machine one may answer too late for a scrape."""
+    async with asyncio.timeout(30):
+        counters, seen = await scrape(server)
+        while seen != up:
+            counters, seen = await scrape(server)
+    return counters
+
+
 async def test_counters_never_fall(data_dir: Path) -> None:
     """Ten scrapes around each of a kill -9, a reload and a hang: no counter of the host falls."""
     async with running(data_dir, "--workers", "2") as server:
         await server.event("worker_ready", count=2)
-        before, up = await scrape(server)
-        assert up == {"0": 1.0, "1": 1.0, "ingester": 1.0}
+        before = await scrape_with(server, {"0": 1.0, "1": 1.0, "ingester": 1.0})
+        up: dict[str, float] = {}
 
         async def check(times: int = 10) -> None:
             nonlocal before, up
@@ -82,24 +91,22 @@ async def test_a_hung_worker_shows_as_down(data_dir: Path) -> None:
     """The scrape and /health of its sibling say which worker does not answer."""
     async with running(data_dir, "--workers", "2") as server:
         await server.event("worker_ready", count=2)
-        _, health = await server.call("GET", "/health")
-        assert [(one["worker"], one["state"]) for one in health["workers"]] == [
-            ("0", "ready"),
-            ("1", "ready"),
-            ("ingester", "ready"),
-        ]
+        everybody = [("0", "ready"), ("1", "ready"), ("ingester", "ready")]
+        async with asyncio.timeout(30):
+            _, health = await server.call("GET", "/health")
+            while [(one["worker"], one["state"]) for one in health["workers"]] != everybody:
+                _, health = await server.call("GET", "/health")
         ingester = health["workers"][2]["pid"]
         # Of the three, the one whose silence costs no request.
         os.kill(ingester, signal.SIGSTOP)
         try:
-            _, up = await scrape(server)
+            await scrape_with(server, {"0": 1.0, "1": 1.0, "ingester": 0.0})
             # What /health says may be a second old.
             async with asyncio.timeout(30):
                 while health["workers"][2]["state"] == "ready":
                     _, health = await server.call("GET", "/health")
         finally:
             os.kill(ingester, signal.SIGCONT)
-        assert up == {"0": 1.0, "1": 1.0, "ingester": 0.0}
         assert health["workers"][2]["state"] == "unreachable"
         assert health["status"] == "degraded"
 

@@ -73,9 +73,15 @@ class _Waiter:
 
 
 class Gate:
-    """One stage's permits. ``burst_s`` and ``standing_s``: how long a request may wait for one."""
+    """One stage's permits. ``burst_s`` and ``standing_s``: how long a request may wait for one.
 
-    def __init__(self, name: str, limit: Gradient, *, burst_s: float, standing_s: float) -> None:
+    Who comes to a gate ``within`` another stage holds a permit of that one and has cost something:
+    there the oldest always comes first. To let it wait for newer ones would throw its work away.
+    """
+
+    def __init__(
+        self, name: str, limit: Gradient, *, burst_s: float, standing_s: float, within: bool = False
+    ) -> None:
         self.name = name
         self.limit = limit
         self.used = 0
@@ -84,6 +90,7 @@ class Gate:
         self._calls = 0
         self._burst_s = burst_s
         self._standing_s = standing_s
+        self._within = within
         self._queue: FairQueue[_Waiter] = FairQueue()
         self._refused: Bounded[str, _Refused] = Bounded(REFUSED_TENANTS)
         self._busy_since = float("inf")
@@ -169,10 +176,7 @@ class Gate:
         """Give free permits to those who wait."""
         now = time.monotonic()
         while self._queue and self.used < self.limit.limit:
-            oldest = self._queue.oldest()
-            # Whoever has waited so long has mostly given up; who has just come has not.
-            newest = oldest is not None and now - oldest.since > self._burst_s
-            waiter = self._queue.pop(newest=newest)
+            waiter = self._queue.pop(newest=self._is_old(now))
             if waiter.future.done():
                 continue
             if waiter.deadline.remaining_s(now) < self.typical_s:
@@ -181,6 +185,14 @@ class Gate:
             self.used += 1
             waiter.future.set_result(None)
         self._note_empty()
+
+    def _is_old(self, now: float) -> bool:
+        """Return whether the oldest has waited so long that it has mostly given up.
+
+        Who has just come has not.
+        """
+        oldest = None if self._within else self._queue.oldest()
+        return oldest is not None and now - oldest.since > self._burst_s
 
     def _note_empty(self) -> None:
         if not self._queue:

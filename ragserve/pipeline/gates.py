@@ -44,12 +44,15 @@ def open_gates(config: Config, connections: int) -> Gates:
     settings = config.admission
     servers = max(1, len(config.llm.servers))
 
-    def gate(name: str, maximum: int, burst_s: float, standing_s: float) -> Gate:
+    def gate(
+        name: str, maximum: int, burst_s: float, standing_s: float, *, within: bool = False
+    ) -> Gate:
         opened = Gate(
             name,
             Gradient(settings.min_permits, max(1, maximum)),
             burst_s=burst_s,
             standing_s=standing_s,
+            within=within,
         )
         GATE_LIMIT.labels(name).set_function(lambda: opened.limit.limit)
         GATE_USED.labels(name).set_function(lambda: opened.used)
@@ -62,7 +65,7 @@ def open_gates(config: Config, connections: int) -> Gates:
     return Gates(
         gate("compute", at_once, burst_s, standing_s),
         # What is left of the connections is for what is no question: changes, keys, health.
-        gate("database", connections - changing, burst_s, standing_s),
+        gate("database", connections - changing, burst_s, standing_s, within=True),
         gate("llm", config.llm.connections * servers, settings.llm_wait_s, settings.llm_wait_s),
         gate("changes", changing, CHANGING_WAIT_S, CHANGING_WAIT_S),
     )

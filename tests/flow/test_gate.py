@@ -19,9 +19,12 @@ from ragserve.flow.gate import FIRST, UNKNOWN, Gate
 from ragserve.flow.gradient import Gradient
 
 
-def gate(permits: int, burst_s: float = 5.0, standing_s: float = 5.0) -> Gate:
+def gate(
+    permits: int, burst_s: float = 5.0, standing_s: float = 5.0, *, within: bool = False
+) -> Gate:
     """Return a gate that does not adapt."""
-    return Gate("stage", Gradient(permits, permits), burst_s=burst_s, standing_s=standing_s)
+    limit = Gradient(permits, permits)
+    return Gate("stage", limit, burst_s=burst_s, standing_s=standing_s, within=within)
 
 
 def knows(stage: Gate, seconds: float) -> None:
@@ -182,6 +185,27 @@ async def test_the_entrance_refuses_who_would_wait_too_long() -> None:
         with pytest.raises(Overloaded):
             entrance.check("modest", time.monotonic(), deadline_after(0.2, time.monotonic()))
     entrance.check("greedy", time.monotonic())
+
+
+@pytest.mark.parametrize("within", [False, True])
+async def test_after_long_the_newest_comes_first_unless_all_have_cost_something(
+    within: bool,
+) -> None:
+    stage = gate(1, burst_s=0.05, within=within)
+    done: list[str] = []
+
+    async def visit(name: str) -> None:
+        async with stage.permit("a", deadline_after(30.0, time.monotonic())):
+            done.append(name)
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(hold(stage, "a", 0.1, []))
+        for name in ("first", "second", "third"):
+            await asyncio.sleep(0)
+            group.create_task(visit(name))
+    assert sorted(done) == ["first", "second", "third"]
+    assert (done == ["first", "second", "third"]) == within
+    assert done[0] == ("first" if within else "third")
 
 
 async def test_a_queue_that_never_empties_is_no_burst() -> None:

@@ -30,11 +30,14 @@ from ragserve.edge.request_id import REQUEST_IDS
 from ragserve.edge.tally import Tally
 from ragserve.errors import Overloaded, RagserveError, TooManyRequests
 from ragserve.flow.admission import overloaded
+from ragserve.flow.bounded import Bounded
 from ragserve.flow.principal import Principal, credential_of
 from ragserve.handlers.failure import describe
 
 log = structlog.get_logger("ragserve.access")
 
+OVER_LIMIT = 10_000
+"""So many who were over a limit when they last asked are remembered."""
 JSON_TYPES = frozenset(
     {b"application/json", b"application/json; charset=utf-8", b"application/json;charset=utf-8"}
 )
@@ -189,6 +192,7 @@ class Lane:
             self._try_take = questions.limiter.try_take
             self._try_refuse = questions.limiter.try_refuse
             self._give_back = questions.limiter.give_back
+        self._over_limit: Bounded[tuple[str, str, str], None] = Bounded(OVER_LIMIT)
         self._sample = config.access_sample if config.access else 0
         self._until_log = self._sample
 
@@ -244,6 +248,12 @@ class Lane:
             principal = self._try_known(credential, address, now)
             if principal is None or "query" not in principal.scopes:
                 return None
+            if self._over_limit and _who(principal, address, route) in self._over_limit:
+                # Most likely still so: in a flood this spares the look for an answer.
+                refusal = self._try_limit(ticket, principal, address, now)
+                if refusal is not None:
+                    return refusal
+                del self._over_limit[_who(principal, address, route)]
             plainly = plainly and principal.collections is None
             prepared = (
                 self._try_prepared(principal.tenant, route.path, body, now) if plainly else None
@@ -271,6 +281,7 @@ class Lane:
         limited = self._try_refuse(principal, address, ticket.route.route_class, now)
         if limited is None:
             return None
+        self._over_limit[_who(principal, address, ticket.route)] = None
         request_id = REQUEST_IDS.encoded(ticket.plain.request_id)
         retry_after_s = math.ceil(limited.retry_after_s or 0.0)
         refusal = _limited(limited.message, retry_after_s, len(request_id))
@@ -328,6 +339,11 @@ class Lane:
 
     def __repr__(self) -> str:
         return f"<Lane {'open' if self._is_open() else 'closed'}, {len(self.tickets)} heads known>"
+
+
+def _who(principal: Principal, address: str, route: Route) -> tuple[str, str, str]:
+    """Return what limits are counted by, and for whom."""
+    return (principal.id, address, route.route_class)
 
 
 @functools.lru_cache(maxsize=1000)

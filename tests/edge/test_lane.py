@@ -1,17 +1,20 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
+from ragserve.cache.prepared import Prepared
 from ragserve.config import LogConfig
 from ragserve.edge.express import parse_plain
 from ragserve.edge.lane import Lane, Questions
+from ragserve.edge.quota import Exhausted
 from ragserve.flow.principal import OWNER, Principal
 from ragserve.schema import Scope
 from tests.edge.vectors import get, post
-from tests.edge.wire import OPEN, Echo, Strict, make_lane
+from tests.edge.wire import OPEN, Echo, Strict, exhausted, make_lane
 
 
 def answer_to(lane: Lane, data: bytes) -> bytes | None:
@@ -89,6 +92,29 @@ def test_over_a_limit_whatever_is_asked_is_refused(data: bytes) -> None:
         "code": "rate_limit_exceeded",
         "request_id": "a",
     }
+
+
+def test_who_was_over_a_limit_is_asked_about_that_first() -> None:
+    """In a flood no answer is looked for; once there is a token again there is one."""
+    tokens, looks = [0, 0, 0, 1, 1], []
+
+    class Flooded(Echo):
+        def try_take(self, *_: object) -> Flooded | None:  # type: ignore[override]
+            return self if tokens[0] else None
+
+        def try_refuse(self, *_: object) -> Exhausted | None:
+            return None if tokens[0] else exhausted()
+
+        def try_prepared(self, *arguments: Any) -> Prepared | None:
+            looks.append(arguments)
+            return super().try_prepared(*arguments)
+
+    lane = make_lane(Flooded())
+    seen = []
+    while tokens:
+        seen.append((status_of(lane, post(b"{}")), len(looks)))
+        tokens.pop(0)
+    assert seen == [(429, 1), (429, 1), (429, 1), (200, 2), (200, 3)]
 
 
 def test_only_those_who_may_ask_are_told_of_a_limit() -> None:

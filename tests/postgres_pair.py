@@ -102,6 +102,7 @@ class Node:
         """End it at once, as a crash would (SIGQUIT: its children, too), or in order (SIGINT)."""
         if self._process is not None:
             self._process.send_signal(number)
+            self.thaw()  # frozen it would hear nothing
             self._process.wait(START_S)
             self._process = None
 

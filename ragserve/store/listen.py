@@ -125,7 +125,9 @@ class Listener:
             else:
                 self._on_silence()
                 if wants_writes(self._database.dsn):
-                    raise Unavailable("database: the primary is silent; there may be another one")
+                    silent = "the primary is silent; there may be another one"
+                    await self._database.distrust(silent)
+                    raise Unavailable(f"database: {silent}")
             read_only = await reply == "on"
         finally:
             reply.cancel()

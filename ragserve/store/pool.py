@@ -136,7 +136,7 @@ class Database:
                 yield connection
             finally:
                 try:
-                    await self._pool.release(connection)
+                    await self._take_back(self._pool, connection)
                 finally:
                     self._lent.discard(connection)
         except TimeoutError as error:  # before OSError, of which it is one
@@ -208,6 +208,15 @@ class Database:
             finally:
                 self._acquiring.discard(acquiring)
         return connection
+
+    async def _take_back(self, pool: asyncpg.Pool, connection: asyncpg.Connection) -> None:
+        """Return a connection to the pool.
+
+        One to a silent server is cut off: to cancel what it does would take a word of that server.
+        """
+        if self.silent:
+            connection.terminate()
+        await pool.release(connection)
 
     async def distrust(self, error: object) -> None:
         """Replace all connections: the server behind them is gone, or another one."""

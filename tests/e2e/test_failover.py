@@ -36,7 +36,12 @@ def step_down(first: Node, second: Node) -> None:
     first.start()
 
 
-@pytest.mark.parametrize("leave", [die, step_down])
+def freeze(first: Node, _second: Node) -> None:
+    """Stop where it is, for good: it takes connections and says nothing."""
+    first.freeze()
+
+
+@pytest.mark.parametrize("leave", [die, step_down, freeze])
 async def test_a_failover_under_load(postgres: str, data_dir: Path, leave: Leave) -> None:
     """Right, degraded or clearly refused; none wrong, none lost; writes resume within seconds."""
     assert postgres

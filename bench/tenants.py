@@ -44,15 +44,8 @@ PEAK_S = 6.0
 """What can be answered is measured for so long: so many users ask one question after the other."""
 OTHERS_SHARE = 0.25
 FLOOD_TIMES = 10.0
-LIMIT_PER_MINUTE = 600
-"""Of each tenant: ten times what one of the others asks."""
-PROTECTIONS = {
-    f"at most {LIMIT_PER_MINUTE} questions a minute": {
-        "RAGSERVE_TENANT_RATE__QUERY_PER_MINUTE": str(LIMIT_PER_MINUTE)
-    },
-    "turns at the gates alone": {},
-}
-"""What a server is told to do about it."""
+LIMIT_TIMES = 10.0
+"""A limit gives each tenant so many times what one of the others asks."""
 CONNECTIONS = {"others": 200, "flood": 800}
 """Of the open loops; more than are ever busy, so that nothing waits in the generators."""
 WARM_UP_S = 3.0
@@ -76,8 +69,10 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="ragserve-bench-") as directory:
         place = Place(cores.SERVERS, Path(directory), Path(directory, "answers.jsonl"))
+        peak_per_s = _peak(place)
         protections = {
-            name: _protected(place, env, arguments.seconds) for name, env in PROTECTIONS.items()
+            name: _protected(place, env, arguments.seconds, peak_per_s)
+            for name, env in protections_at(peak_per_s).items()
         }
     result = {"scenario": "tenants", "environment": environment(), "protections": protections}
     print(table(result))
@@ -85,13 +80,32 @@ def main() -> None:
         print(f"written: {write('tenants', result)}")
 
 
-def _protected(place: Place, env: dict[str, str], seconds: float) -> dict[str, Figures]:
+def protections_at(peak_per_s: float) -> dict[str, dict[str, str]]:
+    """Return what a server that can answer so much is told to do about the flood, by name."""
+    per_minute = max(1, round(LIMIT_TIMES * OTHERS_SHARE * peak_per_s * 60 / OTHERS))
+    return {
+        f"at most {per_minute} questions a minute": {
+            "RAGSERVE_TENANT_RATE__QUERY_PER_MINUTE": str(per_minute)
+        },
+        "turns at the gates alone": {},
+    }
+
+
+def _peak(place: Place) -> float:
+    """Return how many questions a second can be answered."""
+    with ragserve("ragserve", len(cores.SERVERS), lambda _: {}).run(place) as up:
+        keys = _tenants(place, up)
+        peak = _asked(up, keys[1:], PEAK_S, "--users", str(USERS))
+        return float(peak["statuses"]["200"] / peak["seconds"])
+
+
+def _protected(
+    place: Place, env: dict[str, str], seconds: float, peak_per_s: float
+) -> dict[str, Figures]:
     """Return what the others see alone and beside the flood, and what comes of the flood."""
     runs: dict[str, list[Figures]] = {"alone": [], "beside": [], "flood": []}
     with ragserve("ragserve", len(cores.SERVERS), lambda _: env).run(place) as up:
         keys = _tenants(place, up)
-        peak = _asked(up, keys[1:], PEAK_S, "--users", str(USERS))
-        peak_per_s = peak["statuses"]["200"] / peak["seconds"]
         others = ("--rate", str(OTHERS_SHARE * peak_per_s), *_connections("others"))
         for _ in range(ROUNDS):
             runs["alone"].append(_asked(up, keys[1:], seconds, *others))

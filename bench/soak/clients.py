@@ -48,6 +48,7 @@ class Tally:
         self.counts[kind, outcome] += 1
         if example and self.counts[kind, outcome] <= EXAMPLES:
             self.examples.append(f"{kind}, {outcome}: {example}")
+            print(self.examples[-1], flush=True)
 
     def dying(self, since: float, until: float) -> None:
         """Note that a worker was on its way out between two times (monotonic seconds)."""

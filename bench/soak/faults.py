@@ -51,20 +51,28 @@ class Faults:
 
     async def kill_worker(self) -> None:
         """Kill the youngest worker; the oldest lives long and is watched."""
-        workers = self._world.workers()
-        if len(workers) == WORKERS:
+        workers = await self._all_ready()
+        if workers:
             now = time.monotonic()
             workers[-1].kill()
             self._tally.dying(now, time.monotonic())
 
     async def hang_worker(self) -> None:
         """Stop a worker; its supervisor kills it."""
-        workers = self._world.workers()
-        if len(workers) == WORKERS:
+        workers = await self._all_ready()
+        if workers:
             now = time.monotonic()
             self._tally.dying(now, now + HUNG_S)
             workers[-1].send_signal(signal.SIGSTOP)
             await asyncio.to_thread(psutil.wait_procs, workers[-1:], HUNG_S)
+
+    async def _all_ready(self) -> list[psutil.Process]:
+        """Return the workers, oldest first; none if one of them is not ready."""
+        try:
+            workers = await asyncio.to_thread(self._world.ready_workers)
+        except OSError:  # whoever was asked was on its way out
+            return []
+        return workers if len(workers) == WORKERS else []
 
     async def reload(self) -> None:
         """Replace every process."""

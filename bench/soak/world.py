@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -81,6 +83,13 @@ class World:
         """Return the workers that live, oldest first."""
         found = [process for process in self.server.family() if "worker" in _command(process)]
         return sorted(found, key=lambda process: process.create_time())
+
+    def ready_workers(self) -> list[psutil.Process]:
+        """Return those of them that answer: one that hangs as it starts is given more time."""
+        with urllib.request.urlopen(f"{self.url}/health", timeout=5) as response:
+            found = json.load(response)["workers"]
+        ready = {one["pid"] for one in found if one["state"] == "ready"}
+        return [process for process in self.workers() if process.pid in ready]
 
     def processes(self) -> dict[str, psutil.Process]:
         """Return all of ragserve's processes, by role and process id."""

@@ -345,6 +345,7 @@ def status(settings: Settings, as_json: bool) -> int:
 
 @cli.command("support-bundle")
 @click.argument("file", required=False, type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--port", help="TCP port of the server to ask (server.port).")
 @with_settings
 def support_bundle(settings: Settings, file: Path | None) -> int:
     """Gather what helps to find a fault, without secrets, into a .tar.gz."""

@@ -55,8 +55,8 @@ async def test_a_bundle_holds_everything_but_secrets(data_dir: Path, tmp_path: P
             "support-bundle",
             str(bundle),
             f"--config={config}",
+            f"--port={server.url.rpartition(':')[2]}",
             CREDENTIALS_DIRECTORY=str(credentials),
-            RAGSERVE_SERVER__PORT=server.url.rpartition(":")[2],
             http_proxy="http://127.0.0.1:1",  # asks nobody but this host's server
             **CANARIES,
         )

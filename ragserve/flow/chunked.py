@@ -24,7 +24,7 @@ def _single() -> tuple[bytes, ...]:
     return tuple(heads)
 
 
-_SINGLE = _single()
+SINGLE = _single()
 """By the length of a whole chunk, the head that it has."""
 
 
@@ -33,7 +33,7 @@ def try_single(data: bytes) -> bytes | None:
     size = len(data)
     if size >= LONGEST:
         return None
-    head = _SINGLE[size]
+    head = SINGLE[size]
     if data.startswith(head) and data.endswith(b"\r\n"):
         return data[len(head) : -2]
     return None

@@ -44,17 +44,19 @@ class Flight(Generic[E, R]):
     def __init__(self, compute: Compute[E, R], past: Past[E]) -> None:
         self.past = past
         self.aboard = 0
-        self._listeners: list[Publish[E]] = []
+        self._listeners: tuple[Publish[E], ...] = ()
         self._heard = False
         self._task = asyncio.create_task(compute(self))
 
     def publish(self, event: E) -> None:
         """Tell all who listen, and those who will join; called by the computation."""
         self.past.append(event)
-        listeners = self._listeners
-        self._heard = self._heard or bool(listeners)
-        # Several may leave while others are told; the only one need not be copied.
-        for hear in listeners if len(listeners) < 2 else tuple(listeners):
+        self.tell(event)
+
+    def tell(self, event: E) -> None:
+        """Tell those who listen what the past has from elsewhere."""
+        for hear in self._listeners:
+            self._heard = True
             hear(event)
 
     def retract(self) -> bool:
@@ -80,13 +82,15 @@ class Flight(Generic[E, R]):
             self._heard = self._heard or len(self.past) > 0
             for event in self.past:
                 hear(event)
-            self._listeners.append(hear)
+            self._listeners = (*self._listeners, hear)
 
     def leave(self, hear: Publish[E] | None) -> None:
         """Count one less."""
         self.aboard -= 1
         if hear is not None:
-            self._listeners.remove(hear)
+            at = self._listeners.index(hear)
+            # A new one: several may leave while others are told.
+            self._listeners = (*self._listeners[:at], *self._listeners[at + 1 :])
 
     def on_landing(self, call: Callable[[], None]) -> None:
         """Call back when the computation has ended, however it did."""

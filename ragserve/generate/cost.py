@@ -15,6 +15,8 @@ TOKEN_BYTES = 4
 """So many has a token of English; those of other scripts have fewer characters, of more bytes."""
 TAIL_BYTES = 2048
 """The event that tells the usage, and those behind it, are in the last so many."""
+FOLDED = 16
+"""So many pieces are looked at together."""
 _PICTURE = re.compile(rb'"data:[^"]+"')
 
 
@@ -28,9 +30,10 @@ def estimate(prompt_bytes: int, completion_bytes: int, events: int = 0) -> Usage
 class RelayedCost:
     """The cost of a client's own ``request``, which may end, or be ended, at any time."""
 
-    __slots__ = ("_bytes", "_lines", "_request", "_tail", "_whole")
+    __slots__ = ("_bytes", "_lines", "_pieces", "_request", "_tail", "_whole")
 
     def __init__(self, request: bytes) -> None:
+        self._pieces: list[bytes] = []
         self._request = request
         self._tail = bytearray()
         self._bytes = 0
@@ -39,12 +42,9 @@ class RelayedCost:
 
     def hear(self, piece: bytes) -> None:
         """Take a piece of a stream, cut anywhere."""
-        self._bytes += len(piece)
-        self._lines += piece.count(b"\n")
-        tail = self._tail
-        tail += piece
-        if len(tail) > 2 * TAIL_BYTES:
-            del tail[:-TAIL_BYTES]
+        self._pieces.append(piece)
+        if len(self._pieces) >= FOLDED:
+            self._fold()
 
     def take(self, reply: bytes) -> None:
         """Take a whole reply in place of a stream."""
@@ -55,9 +55,19 @@ class RelayedCost:
 
         Call it once, when nothing more will come.
         """
+        self._fold()
         usage = self._usage()
         count(usage)
         return usage
+
+    def _fold(self) -> None:
+        heard = b"".join(self._pieces)
+        self._pieces.clear()
+        self._bytes += len(heard)
+        self._lines += heard.count(b"\n")
+        self._tail += heard[-TAIL_BYTES:]
+        if len(self._tail) > 2 * TAIL_BYTES:
+            del self._tail[:-TAIL_BYTES]
 
     @property
     def _events(self) -> int:

@@ -23,7 +23,13 @@ LONGEST_MARK = 64
 class Marks:
     """Text goes in in pieces of any size; what comes out does not depend on their sizes."""
 
+    __slots__ = ("_begun", "_cited", "_held", "_last", "_passages", "passed", "ready")
+
     def __init__(self, passages: int) -> None:
+        self.ready = False
+        """Whether plain words can be said as they are, without ``feed``: who says them sets
+        ``passed`` to the last of them."""
+        self.passed = b""
         self._passages = passages
         self._cited: set[int] = set()
         self._held = ""
@@ -37,7 +43,10 @@ class Marks:
 
     def feed(self, text: str) -> str:
         """Return what can be said now; the beginning of what may be a mark is held back."""
-        if self._begun and not self._held and "[" not in text and not text[-1:].isspace():
+        if self.passed:
+            self._last = self.passed.decode()[-1]
+            self.passed = b""
+        if self.ready and "[" not in text and not text[-1:].isspace():
             self._last = text[-1:] or self._last
             return text
         text = self._held + text
@@ -46,16 +55,10 @@ class Marks:
             self._begun = bool(text)
         cut = _held_from(text)
         self._held = text[cut:]
+        self.ready = self._begun and not self._held
         said = _MARK.sub(self._resolve, text[:cut])
         self._last = text[cut - 1 : cut] or self._last
         return said
-
-    def try_pass(self, last: str) -> bool:
-        """Return whether text without ``[`` that ends in ``last`` can be said as it is."""
-        if self._held or not self._begun or last.isspace():
-            return False
-        self._last = last
-        return True
 
     def end(self) -> str:
         """Return what was held back, without white space at the end."""

@@ -15,12 +15,12 @@ from ragserve.flow.breaker import Alone, Trials
 from ragserve.flow.deadline import Deadline
 from ragserve.generate.answer import Answer, cite
 from ragserve.generate.conversation import Conversation, Options, Turn
-from ragserve.generate.cost import estimate
+from ragserve.generate.cost import RelayedCost, estimate
 from ragserve.generate.prompt import build_prompt, build_rewrite, one_line
 from ragserve.generate.reply import Dictation, cost_of, count, decode_completion
 from ragserve.schema import SearchResult, Usage
 from ragserve.tracing import model_span, usage
-from ragserve.upstream import Member, Patience, Server, Speak, Upstream
+from ragserve.upstream import Member, Patience, Server, Sink, Speak, Through, Upstream
 
 CHAT = "/chat/completions"
 REWRITE_OPTIONS = Options(temperature=0.0, max_tokens=100)
@@ -92,10 +92,13 @@ class LanguageModel:
         deadline: Deadline,
         say: Callable[[bytes], None],
         spend: Callable[[int], None] = lambda _: None,
+        begin: Callable[[bytearray], None] = lambda _: None,
     ) -> Answer:
-        """Return the model's answer; ``say`` hears its text, marks resolved, as JSON strings.
+        """Return the model's answer; ``say`` hears its text, marks resolved, piece by piece.
 
-        ``spend`` is told how many tokens it took, also of an answer that broke off.
+        Pieces are as they stand between the quotes of a JSON string. Before the first one ``begin``
+        is given what will hold all that have been said. ``spend`` is told how many tokens it took,
+        also of an answer that broke off.
 
         What fails before the first piece is tried again; afterwards nothing is.
         """
@@ -107,7 +110,12 @@ class LanguageModel:
         begun: list[Dictation] = []
 
         async def dictate(server: Server, speak: Speak) -> Dictation:
-            dictation = Dictation(len(prompt.passages), say, speak)
+
+            def first() -> None:
+                speak()
+                begin(dictation.said)
+
+            dictation = Dictation(len(prompt.passages), say, first)
             begun.append(dictation)
             dictation.model = server.model
             reply = await server.post(
@@ -115,9 +123,9 @@ class LanguageModel:
                 msgspec.json.encode({"model": server.model, **body}),
                 dictation.hear,
                 self._patience,
-                skim=dictation.skim,
+                skimmer=dictation,
             )
-            if not dictation.events:
+            if not dictation.heard:
                 dictation.take(reply)
             return dictation
 
@@ -127,7 +135,7 @@ class LanguageModel:
                     dictation = await self._upstream.call(dictate, hedged=self._config.hedge)
             except BaseException:  # what has been said has been paid for, here, too
                 for one in begun:
-                    if one.bytes_said:
+                    if one.said:
                         spend(_settle(prompt, one).total_tokens)
                 raise
             dictation.end()
@@ -174,33 +182,48 @@ class LanguageModel:
         name: str,
         content: bytes,
         deadline: Deadline,
-        pass_on: Callable[[bytes], None] | None = None,
+        sink: Sink | None = None,
+        spend: Callable[[int], None] = lambda _: None,
+        begin: Callable[[], None] = lambda: None,
     ) -> bytes:
         """Return the server's reply to a client's own request for the model ``name``, as it is.
 
-        A stream goes to ``pass_on`` in the pieces in which it arrives, and nothing is returned.
-        The request travels as it is, too, but to a server that calls the model otherwise.
+        A stream goes to ``sink`` in the pieces in which it arrives, and nothing is returned;
+        ``begin`` is called before the first of them. The request travels as it is, too, but to a
+        server that calls the model otherwise. ``spend`` is told how many tokens it took, whole or
+        not.
         """
+        cost = RelayedCost(content)
 
         async def ask(server: Server, speak: Speak) -> bytes:
             sent = content if server.model == name else _renamed(content, server.model)
-            if pass_on is None:
+            if sink is None:
                 return await server.post(CHAT, sent)
 
-            def hear(pieces: Sequence[bytes]) -> None:
+            def first() -> None:
                 speak()
-                for piece in pieces:
-                    pass_on(piece)
+                begin()
 
-            return await server.post(CHAT, sent, hear, self._patience, raw=True)
+            through = Through(sink, cost, first)
+            return await server.post(
+                CHAT, sent, through.hear, self._patience, skimmer=through, raw=True
+            )
 
         def answers(server: Server) -> bool:
             return name in (self.name, server.model)
 
-        hedged = self._config.hedge and pass_on is not None
-        with model_span("chat", name):
-            async with _within(deadline):
-                return await self._upstream.call(ask, hedged=hedged, among=answers)
+        hedged = self._config.hedge and sink is not None
+        with model_span("chat", name) as span:
+            try:
+                async with _within(deadline):
+                    reply = await self._upstream.call(ask, hedged=hedged, among=answers)
+                if reply:
+                    cost.take(reply)
+            finally:  # what has been passed on has been paid for, whatever came then
+                taken = cost.settle()
+                spend(taken.total_tokens)
+            span.note(usage(taken, name))
+        return reply
 
     async def check(self) -> None:
         """Raise ``UpstreamFailed`` unless the model's server lists its models."""
@@ -223,7 +246,7 @@ def _settle(prompt: Prompt, dictation: Dictation) -> Usage:
     """Return, and count, what an answer has cost, whole or not: as told, else as estimated."""
     cost = dictation.usage
     if not cost.total_tokens:
-        cost = estimate(_size(prompt.messages), dictation.bytes_said)
+        cost = estimate(_size(prompt.messages), len(dictation.said))
     count(cost)
     return cost
 

@@ -2,7 +2,8 @@
 
 A server's events are mostly alike but for a word each. Where it stands is learnt from an event that
 has been decoded, and tried: with another JSON string in that place the event must say the same but
-for the word. From then on events are compared byte by byte, and the string is taken out as it is.
+for the word. From then on events are compared byte by byte, in the HTTP chunk that each comes in,
+and the word is taken out as it is.
 """
 
 from __future__ import annotations
@@ -12,12 +13,18 @@ from collections.abc import Callable
 
 import msgspec
 
+from ragserve.flow.chunked import LONGEST, SINGLE
+
 LESSONS = 16
 """So many may be of no use before a stream is taken for one whose events differ in more."""
 PROBE = "probe \u00e4\u2028"
 """Nobody's word, and not the same in any two encodings."""
+PLAIN_WORDS = 16_384
+PLAIN_BYTES = 24
 _OTHER = re.compile(rb'[\x00-\x1f"\\\[]').search
 """All but two characters and control characters are JSON as they are; ``[`` may begin a mark."""
+_plain: set[bytes] = set()
+"""Words that were found to be plain: models say the same ones again and again."""
 _encode = msgspec.json.Encoder().encode
 
 Read = Callable[[bytes], str | None]
@@ -27,28 +34,39 @@ Read = Callable[[bytes], str | None]
 class Refrain:
     """What is before and behind the word; ``read`` is who understands events."""
 
-    __slots__ = ("_after", "_before", "_lessons", "_read", "_start", "_stop")
+    __slots__ = ("_after", "_before", "_lessons", "_read", "_size", "_stop")
 
     def __init__(self, read: Read) -> None:
         self._read = read
-        self._before: bytes | tuple[()] = ()  # which nothing begins with
+        self._before = b""
         self._after = b""
-        self._start = self._stop = 0
+        self._size = LONGEST
+        """Of the chunk around an empty word; at first no chunk is long enough."""
+        self._stop = 0
         self._lessons = LESSONS
 
-    def try_word(self, piece: bytes) -> bytes | None:
-        """Return the word, as a JSON string, of the one event that ``piece`` is.
+    def try_word(self, chunk: bytes) -> bytes | None:
+        """Return the word, as between a JSON string's quotes, of the one event ``chunk`` has.
 
-        None if it is anything else, or if the word is not plain: no mark may begin in it. Whether
-        its bytes are UTF-8 is not looked at.
+        None if it is anything else, or if the word is not plain: no mark may begin in it, no white
+        space may end it.
         """
-        if not piece.startswith(self._before) or not piece.endswith(self._after):
+        size = len(chunk)
+        if not self._size < size < LONGEST:
             return None
-        json = piece[self._start : self._stop]
-        if len(json) < 3 or _OTHER(json, 1, len(json) - 1) is not None:
+        head = SINGLE[size]
+        start = len(head)
+        if not (
+            chunk.startswith(head)
+            and chunk.startswith(self._before, start)
+            and chunk.endswith(self._after)
+        ):
+            return None
+        word = chunk[start + len(self._before) : self._stop]
+        if word not in _plain and not is_plain(word):
             return None
         self._lessons = LESSONS
-        return json
+        return word
 
     def learn(self, data: bytes) -> None:
         """Learn from an event that has been decoded, if it is of use."""
@@ -61,9 +79,24 @@ class Refrain:
         before, found, after = data.partition(_encode(word))
         if found and self._read(before + _encode(PROBE) + after) == PROBE:
             self._before = b'data: %b"' % before
-            self._after = b'"%b\n\n' % after
-            self._start = len(self._before) - 1
-            self._stop = 1 - len(self._after)
+            self._after = b'"%b\n\n\r\n' % after
+            self._size = len(self._before) + len(self._after)
+            self._stop = -len(self._after)
 
     def __repr__(self) -> str:
         return f"<Refrain {'known' if self._before else 'unknown'}, {self._lessons} lessons left>"
+
+
+def is_plain(word: bytes) -> bool:
+    """Return whether a word can be said as it is, whatever follows; remember some that can."""
+    if not word or _OTHER(word) is not None:
+        return False
+    try:
+        text = word.decode()
+    except UnicodeDecodeError:
+        return False  # whoever decodes the event says so
+    if text[-1].isspace():
+        return False
+    if len(word) <= PLAIN_BYTES and len(_plain) < PLAIN_WORDS:
+        _plain.add(word)
+    return True

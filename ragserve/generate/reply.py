@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
+from time import monotonic
 
 import msgspec
 
@@ -55,60 +55,66 @@ class _Chunk(msgspec.Struct, gc=False):
 _chunks = msgspec.json.Decoder(_Chunk)
 _completions = msgspec.json.Decoder(Completion)
 _encode = msgspec.json.Encoder().encode
+_observe_gap = TEXT_GAP_SECONDS.observe
 
 
 class Dictation:
     """A model's words on their way to ``say``, marks resolved; ``text`` is all that was said.
 
-    ``say`` gets them as JSON strings: as such they come, and as such they go to who reads them.
-    ``begin`` is called before the first of them, and may raise ``CallFailed``.
+    ``say`` gets them as they stand between a JSON string's quotes, and ``said`` keeps them so.
+    ``begin`` is called before the first of them, and may raise ``CallFailed``. ``heard_at`` is when
+    there were words last, in monotonic seconds; 0 before the first.
     """
+
+    __slots__ = (
+        "_begin",
+        "_refrain",
+        "_say",
+        "complete",
+        "heard",
+        "heard_at",
+        "marks",
+        "model",
+        "said",
+        "usage",
+    )
 
     def __init__(
         self, passages: int, say: Callable[[bytes], None], begin: Callable[[], None] = lambda: None
     ) -> None:
+        self._refrain = Refrain(_only_word)
         self.marks = Marks(passages)
+        self.said = bytearray()
+        self.heard_at = 0.0
+        self._say = say
+        self._begin = begin
+        self.heard = False
         self.model = ""
         self.usage = Usage()
         self.complete = False
-        self.events = 0
-        self._say = say
-        self._begin = begin
-        self._said = bytearray()
-        self._refrain = Refrain(_only_word)
-        self._pieces = 0
-        self._heard_at = 0.0
 
     @property
     def text(self) -> str:
         """Return what has been said; raise ``UpstreamFailed`` if that is nothing."""
-        return _not_empty(msgspec.json.decode(b'"%b"' % bytes(self._said), type=str))
+        return _not_empty(msgspec.json.decode(b'"%b"' % bytes(self.said), type=str))
 
-    @property
-    def bytes_said(self) -> int:
-        """Return how much has been said, as JSON."""
-        return len(self._said)
-
-    def skim(self, piece: bytes) -> bool:
-        """Take what has arrived if it is one event, like one before but for its word."""
-        json = self._refrain.try_word(piece)
-        if json is None:
+    def skim(self, chunk: bytes) -> bool:
+        """Take an HTTP chunk if it is one event, like one before but for its word."""
+        word = self._refrain.try_word(chunk)
+        if word is None or not self.marks.ready or not self.said:
             return False
-        try:
-            last = json.decode()[-2]
-        except UnicodeDecodeError:
-            return False  # ``hear`` says so
-        if not self.marks.try_pass(last):
-            return False
-        self.events += 1
-        self._time()
-        self._tell(json)
+        self.marks.passed = word
+        now = monotonic()
+        _observe_gap(now - self.heard_at)
+        self.heard_at = now
+        self.said += word
+        self._say(word)
         return True
 
     def hear(self, events: Sequence[bytes]) -> None:
         """Take the data of events that arrived together; raise ``CallFailed``."""
         words = ""
-        self.events += len(events)
+        self.heard = True
         for data in events:
             try:
                 chunk = _chunks.decode(data)
@@ -126,8 +132,11 @@ class Dictation:
                 if choice.finish_reason is not None:
                     self.complete = choice.finish_reason == "stop"
         if words:
-            self._time()
-            self._say_if(self.marks.feed(words))
+            now = monotonic()
+            if self.heard_at:
+                _observe_gap(now - self.heard_at)
+            self.heard_at = now
+            self._tell(self.marks.feed(words))
             self._refrain.learn(events[-1])
 
     def take(self, reply: bytes) -> None:
@@ -135,32 +144,24 @@ class Dictation:
         whole = decode_completion(reply)
         self.model, self.usage = whole.model or self.model, _usage(whole.usage)
         self.complete = whole.choices[0].finish_reason in (None, "stop") if whole.choices else False
-        self._say_if(self.marks.feed(whole.text))
+        self._tell(self.marks.feed(whole.text))
 
     def end(self) -> None:
         """Say what was held back."""
-        self._say_if(self.marks.end())
+        self._tell(self.marks.end())
 
-    def _say_if(self, text: str) -> None:
+    def _tell(self, text: str) -> None:
         """Say it if it is anything."""
-        if text:
-            self._tell(_encode(text))
-
-    def _tell(self, json: bytes) -> None:
-        if not self._pieces:
+        if not text:
+            return
+        if not self.said:
             self._begin()
-        self._pieces += 1
-        self._said += json[1:-1]
-        self._say(json)
-
-    def _time(self) -> None:
-        now = time.monotonic()
-        if self._heard_at:
-            TEXT_GAP_SECONDS.observe(now - self._heard_at)
-        self._heard_at = now
+        words = _encode(text)[1:-1]
+        self.said += words
+        self._say(words)
 
     def __repr__(self) -> str:
-        return f"<Dictation {self._pieces} pieces{', complete' if self.complete else ''}>"
+        return f"<Dictation {len(self.said)} bytes{', complete' if self.complete else ''}>"
 
 
 def _only_word(data: bytes) -> str | None:

@@ -17,7 +17,7 @@ from ragserve.handlers.services import MAY_SPEND, PRINCIPAL, SERVICES, SPEND
 from ragserve.handlers.sse import EventStream
 from ragserve.handlers.streams import stream
 from ragserve.handlers.timeout import wanted_timeout_s
-from ragserve.pipeline import Answered, Event, Sources
+from ragserve.pipeline import Answered, Sources
 from ragserve.schema import AnswerEnd, ErrorResponse, QueryRequest, QueryResponse, SearchRequest
 
 
@@ -51,10 +51,10 @@ async def query(request: web.Request) -> web.StreamResponse:
     context = services.context(principal, start, asked.timeout, wanted_s)
     context.may_spend, context.spend = request[MAY_SPEND], request[SPEND]
     if asked.stream:
-        events: EventStream[Event] = EventStream(request, services.config.stream, encode_event)
+        events = EventStream(request, services.config.stream, FRAMES)
         answering = services.pipeline.query(asked, context, events.hear, wishes=wishes)
         return await stream(
-            request, events, answering, encode_end, context.headers, failure=encode_failure
+            request, events, answering, FRAMES.end, context.headers, failure=FRAMES.failure
         )
     answered = await services.pipeline.answer(asked, context, wishes)
     return _respond(request, body, context, answered)
@@ -96,26 +96,33 @@ def _respond(
     return response
 
 
-def encode_event(event: Event) -> bytes:
-    """Return the SSE frame of an event: ``sources`` with citations, or ``delta`` with text."""
-    if isinstance(event, Sources):
-        return b"event: sources\ndata: " + msgspec.json.encode(event) + b"\n\n"
-    return b'event: delta\ndata: {"text":' + event.json + b"}\n\n"
+class AnswerFrames:
+    """The frames of a streamed answer: ``sources`` with citations, ``delta`` with text, ``end``."""
+
+    around = (b'event: delta\ndata: {"text":"', b'"}\n\n')
+
+    @staticmethod
+    def sources(sources: Sources) -> bytes:
+        """Return the frame of what an answer is made from."""
+        return b"event: sources\ndata: " + msgspec.json.encode(sources) + b"\n\n"
+
+    @staticmethod
+    def end(answer: QueryResponse) -> bytes:
+        """Return the last frame: what is known of an answer once it is complete."""
+        end = AnswerEnd(
+            answer.id,
+            [citation.index for citation in answer.citations],
+            answer.model,
+            answer.usage,
+            answer.cache,
+            answer.degraded,
+        )
+        return b"event: end\ndata: " + msgspec.json.encode(end) + b"\n\n"
+
+    @staticmethod
+    def failure(error: ErrorResponse) -> bytes:
+        """Return the frame ``error``, the last one of a stream that failed."""
+        return b"event: error\ndata: " + msgspec.json.encode(error) + b"\n\n"
 
 
-def encode_end(answer: QueryResponse) -> bytes:
-    """Return the last SSE frame, ``end``: what is known of an answer once it is complete."""
-    end = AnswerEnd(
-        answer.id,
-        [citation.index for citation in answer.citations],
-        answer.model,
-        answer.usage,
-        answer.cache,
-        answer.degraded,
-    )
-    return b"event: end\ndata: " + msgspec.json.encode(end) + b"\n\n"
-
-
-def encode_failure(error: ErrorResponse) -> bytes:
-    """Return the SSE frame ``error``, the last one of a stream that failed."""
-    return b"event: error\ndata: " + msgspec.json.encode(error) + b"\n\n"
+FRAMES = AnswerFrames()

@@ -24,7 +24,6 @@ from ragserve.handlers.sse import EventStream
 from ragserve.handlers.streams import stream
 from ragserve.handlers.timeout import wanted_timeout_s
 from ragserve.openai import WISHES, Addressed, ChatMessage, ChatRequest
-from ragserve.pipeline import Event
 from ragserve.schema import DEFAULT_COLLECTION, SearchRequest
 
 RAG = "rag"
@@ -59,7 +58,7 @@ async def chat(request: web.Request) -> web.StreamResponse:
         response.headers.update(context.headers())
         return response
     chunks = _chunks(asked)
-    events: EventStream[Event] = EventStream(request, services.config.stream, chunks.encode)
+    events = EventStream(request, services.config.stream, chunks)
     answering = query(wanted, context, events.hear, conversation, wishes)
     return await stream(
         request, events, answering, chunks.end, context.headers, failure=chunks.failure

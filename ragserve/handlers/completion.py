@@ -16,7 +16,7 @@ from ragserve.openai import (
     ChatCompletion,
     UrlCitation,
 )
-from ragserve.pipeline import Delta, Event
+from ragserve.pipeline import Sources
 from ragserve.schema import Citation, ErrorResponse, QueryResponse
 
 _MARK = re.compile(r"\[(\d{1,5})\]")
@@ -57,7 +57,7 @@ def new_id() -> str:
 class Chunks:
     """The frames of one streamed completion: sources, words, an end, usage if asked for.
 
-    What repeats in every frame is encoded once; a word's frame is two joins of bytes.
+    What repeats in every frame is encoded once.
     """
 
     def __init__(self, model: str, *, usage: bool) -> None:
@@ -66,15 +66,15 @@ class Chunks:
         self._usage = usage
         # With include_usage every chunk has the field, null until the last (API reference).
         self._tail = (b',"usage":null' if usage else b"") + b"}\n\n"
-        self._word = self._head + b',"choices":[{"index":0,"delta":{"content":'
-        self._after_word = b'},"logprobs":null,"finish_reason":null}]' + self._tail
+        self.around = (
+            self._head + b',"choices":[{"index":0,"delta":{"content":"',
+            b'"},"logprobs":null,"finish_reason":null}]' + self._tail,
+        )
         self._begun = False
 
-    def encode(self, event: Event) -> bytes:
-        """Return the frame of an event."""
-        if isinstance(event, Delta):
-            return self._word + event.json + self._after_word
-        citations = b',"citations":' + msgspec.json.encode(event.citations)
+    def sources(self, sources: Sources) -> bytes:
+        """Return the frame of what an answer is made from."""
+        citations = b',"citations":' + msgspec.json.encode(sources.citations)
         delta = b"{}" if self._begun else b'{"role":"assistant","content":""}'
         self._begun = True
         return self._frame(delta, b"null", citations)

@@ -14,7 +14,6 @@ from aiohttp import web
 
 from ragserve.errors import UnknownModel
 from ragserve.flow.context import Context
-from ragserve.generate import RelayedCost
 from ragserve.handlers.completion import DONE, Chunks
 from ragserve.handlers.services import SERVICES
 from ragserve.handlers.sse import EventStream
@@ -60,19 +59,15 @@ async def pass_on(
     relaying = request.app[SERVICES].pipeline.relaying
     if relaying is None or asked.model not in relaying.names:
         raise UnknownModel(f"model {asked.model!r} does not exist; GET /v1/models lists them")
-    cost = RelayedCost(body)
     try:
         if asked.stream:
-            return await _stream(request, relaying, asked.model, body, context, cost)
+            return await _stream(request, relaying, asked.model, body, context)
         reply = await relaying.relay(asked.model, body, context)
-        cost.take(reply)
     except CallFailed as error:
         refusal = error.refusal
         if refusal is None or refusal.status < 400 or refusal.status in OURS:
             raise
         return _as_said(refusal)
-    finally:
-        context.spend(cost.settle().total_tokens)
     return web.Response(body=reply, content_type="application/json")
 
 
@@ -82,28 +77,16 @@ async def _stream(
     name: str,
     body: bytes,
     context: Context,
-    cost: RelayedCost,
 ) -> web.StreamResponse:
-    services = request.app[SERVICES]
-    pieces: EventStream[bytes] = EventStream(request, services.config.stream, bytes)
-    meter, forward = cost.hear, pieces.hear
-
-    def hear(piece: bytes) -> None:
-        meter(piece)
-        forward(piece)
-
-    def end(reply: bytes) -> bytes:
-        if not reply:
-            return b""  # it was streamed
-        cost.take(reply)
-        return _as_stream(reply)
-
-    answering = relaying.relay(name, body, context, hear)
-    return await stream(request, pieces, answering, end, failure=Chunks.failure)
+    pieces = EventStream(request, request.app[SERVICES].config.stream)
+    answering = relaying.relay(name, body, context, pieces)
+    return await stream(request, pieces, answering, _as_stream, failure=Chunks.failure)
 
 
 def _as_stream(reply: bytes) -> bytes:
-    """Return a whole completion as a stream of one chunk."""
+    """Return a whole completion as a stream of one chunk; nothing of what was streamed."""
+    if not reply:
+        return b""
     whole = msgspec.json.decode(reply)
     for choice in whole.get("choices", []):
         choice["delta"] = choice.pop("message", {})

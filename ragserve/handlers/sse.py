@@ -12,18 +12,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
-from typing import Generic, TypeVar
+from collections.abc import Mapping
+from typing import Protocol
 
 from aiohttp import HttpVersion11, web
 
 from ragserve.config import StreamConfig
-from ragserve.flow.chunked import framed
+from ragserve.flow.chunked import HEADS, LONGEST, framed
 from ragserve.handlers.services import REQUEST_ID
 from ragserve.metrics import FIRST_TEXT_SECONDS, STREAMS_CUT_OFF, STREAMS_OPEN
-from ragserve.pipeline import Delta
-
-E = TypeVar("E")
+from ragserve.pipeline import Event, Sources
 
 HEADERS = {
     "Content-Type": "text/event-stream; charset=utf-8",
@@ -33,58 +31,129 @@ HEADERS = {
 KEEP_ALIVE = b": keep-alive\n\n"
 
 
-class EventStream(Generic[E]):
-    """One client's stream. ``encode`` turns an event into complete SSE frames.
+class Frames(Protocol):
+    """What events look like on the wire."""
 
-    Events that come before ``begin`` are kept; ``started`` says that there is something to begin
-    with, so that a failure before the first event can still be an ordinary error response.
+    around: tuple[bytes, bytes]
+    """What stands before and behind words."""
+
+    def sources(self, sources: Sources, /) -> bytes:
+        """Return the frame of what an answer is made from."""
+
+
+class EventStream:
+    """One client's stream: of events in ``frames``, or of somebody else's bytes.
+
+    What comes before ``begin`` is kept; ``started`` says that there is something to begin with, so
+    that a failure before the first event can still be an ordinary error response.
     """
 
+    __slots__ = (
+        "_after",
+        "_around_bytes",
+        "_asked_at",
+        "_backlog",
+        "_before",
+        "_buffer_bytes",
+        "_chunked",
+        "_early",
+        "_frames",
+        "_keepalive_s",
+        "_request",
+        "_response",
+        "_timer",
+        "_transport",
+        "_words_to",
+        "_written",
+        "started",
+    )
+
     def __init__(
-        self, request: web.Request, config: StreamConfig, encode: Callable[[E], bytes]
+        self, request: web.Request, config: StreamConfig, frames: Frames | None = None
     ) -> None:
+        self._transport: asyncio.Transport | None = None
+        self._words_to: asyncio.Transport | None = None
+        """The transport, while words need no more than to be put into a chunk."""
+        before, after = frames.around if frames is not None else (b"", b"")
+        self._before = before
+        self._after = after + b"\r\n"
+        self._around_bytes = len(before) + len(after)
+        self._buffer_bytes = config.buffer_bytes
+        self._written = False
+        self._asked_at: float | None = time.monotonic()
+        self._frames = frames
         self.started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._request = request
         self._keepalive_s = config.keepalive_s
-        self._buffer_bytes = config.buffer_bytes
-        self._encode = encode
         self._response = web.StreamResponse(headers=HEADERS)
         self._response.headers["X-Request-ID"] = request[REQUEST_ID]
         self._chunked = request.version >= HttpVersion11
-        self._transport: asyncio.Transport | None = None
         self._early: list[bytes] = []
         self._timer: asyncio.TimerHandle | None = None
-        self._written = False
         self._backlog = 0
-        self._asked_at: float | None = time.monotonic()
 
-    def hear(self, event: E) -> None:
+    def hear(self, event: Event) -> None:
         """Send an event; never waits, never raises."""
-        if self._asked_at is not None and isinstance(event, Delta):
-            FIRST_TEXT_SECONDS.observe(time.monotonic() - self._asked_at)
-            self._asked_at = None
-        self.send(self._encode(event))
+        if isinstance(event, bytes):
+            if event:
+                self._say(event)
+        elif self._frames is not None:
+            self.send(self._frames.sources(event))
+
+    def _say(self, words: bytes) -> None:
+        transport = self._words_to
+        if transport is None:
+            self._note_text()
+            self.send(b"".join((self._before, words, self._after[:-2])))
+            self._words_to = self._transport if self._chunked else None
+            return
+        size = self._around_bytes + len(words)
+        head = HEADS[size] if size < LONGEST else b"%x\r\n" % size
+        self._put(transport, b"".join((head, self._before, words, self._after)))
+
+    def take(self, piece: bytes) -> None:
+        """Send somebody else's bytes."""
+        self._note_text()
+        self.send(piece)
+
+    def forward(self, chunk: bytes) -> None:
+        """Send more of them in the HTTP chunk that they came in."""
+        transport = self._transport
+        if transport is None or not self._chunked:
+            self.send(chunk[chunk.index(b"\n") + 1 : -2])
+        else:
+            self._put(transport, chunk)
 
     def send(self, frames: bytes) -> None:
         """Send frames of the caller's own."""
+        if not frames:
+            return  # an empty chunk would end the body
         transport = self._transport
         if transport is None:
             self._keep(frames)
+        else:
+            self._put(transport, framed(frames) if self._chunked else frames)
+
+    def _put(self, transport: asyncio.Transport, data: bytes) -> None:
+        """Write to a client, unless it has left, as aiohttp has seen, too."""
+        if transport.is_closing():
             return
-        # An empty chunk would end the body; that a client left aiohttp has seen, too.
-        if not frames or transport.is_closing():
-            return
-        transport.write(framed(frames) if self._chunked else frames)
+        transport.write(data)
         self._written = True
         if transport.get_write_buffer_size() > self._buffer_bytes:
             self._cut_off("buffer")
 
     def _keep(self, frames: bytes) -> None:
         """Keep frames until the stream begins, and let it begin."""
-        if frames:
-            self._early.append(frames)
-            if not self.started.done():
-                self.started.set_result(None)
+        self._early.append(frames)
+        if not self.started.done():
+            self.started.set_result(None)
+
+    def _note_text(self) -> None:
+        """Take note of how long the first text took."""
+        if self._asked_at is not None:
+            FIRST_TEXT_SECONDS.observe(time.monotonic() - self._asked_at)
+            self._asked_at = None
 
     async def begin(self, headers: Mapping[str, str]) -> web.StreamResponse:
         """Send the head, with ``headers`` of the caller's own, and what has been heard so far."""
@@ -114,7 +183,7 @@ class EventStream(Generic[E]):
             self._timer.cancel()
         if self._transport is not None:
             STREAMS_OPEN.dec()
-            self._transport = None
+            self._transport = self._words_to = None
 
     def _arm(self) -> None:
         loop = asyncio.get_running_loop()

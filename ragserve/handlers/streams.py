@@ -16,13 +16,12 @@ from ragserve.metrics import STREAMS
 from ragserve.schema import ErrorResponse
 from ragserve.tracing import note_failure
 
-E = TypeVar("E")
 R = TypeVar("R")
 
 
 async def stream(
     request: web.Request,
-    events: EventStream[E],
+    events: EventStream,
     answering: Coroutine[Any, Any, R],
     last: Callable[[R], bytes],
     headers: Callable[[], dict[str, str]] = dict,
@@ -62,7 +61,7 @@ async def stream(
 
 async def _finish(
     request: web.Request,
-    events: EventStream[E],
+    events: EventStream,
     task: asyncio.Task[R],
     last: Callable[[R], bytes],
     failure: Callable[[ErrorResponse], bytes],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -26,7 +26,7 @@ from ragserve.generate import (
 )
 from ragserve.index import analyzer_of
 from ragserve.metrics import ANSWERS, DEGRADED
-from ragserve.pipeline.events import Delta, Event, Sources, delta
+from ragserve.pipeline.events import Event, Sources, words
 from ragserve.pipeline.gates import Gates
 from ragserve.pipeline.making import Made
 from ragserve.pipeline.question import Asked
@@ -184,27 +184,30 @@ class Answering:
         prompt = self._model.prompt(asked.text, passages, asked.conversation)
         flight.publish(_sources(prompt.passages))
 
-        start = 0.0
-        first_s: float | None = None
-
-        def say(json: bytes) -> None:
-            nonlocal first_s
-            if first_s is None:
-                first_s = time.monotonic() - start
-            flight.publish(Delta(json))
-
+        spoken = False
         try:
             async with self._gates.llm.permit(context.tenant, context.deadline) as permit:
                 start = time.monotonic()
-                answer = await self._model.answer(
-                    prompt, asked.conversation.options, context.deadline, say, context.spend
+
+                def begin(said: bytearray) -> None:
+                    nonlocal spoken
+                    spoken = True
+                    # How long an answer is says nothing of how busy the model is.
+                    permit.observed_s = time.monotonic() - start
+                    # Which grows; whoever joins late is told what is in it then.
+                    flight.past.append(cast(bytes, said))
+
+                return await self._model.answer(
+                    prompt,
+                    asked.conversation.options,
+                    context.deadline,
+                    flight.tell,
+                    context.spend,
+                    begin,
                 )
-                # How long an answer is says nothing of how busy the model is.
-                permit.observed_s = first_s
-                return answer
         except UpstreamFailed:
             # Sources may be told twice, the last ones count; words cannot be taken back.
-            if any(isinstance(event, Delta) for event in flight.past) and not flight.retract():
+            if spoken and not flight.retract():
                 raise
             degraded.append("llm")
             return None
@@ -229,7 +232,7 @@ class Answering:
             min_similarity=self._answer.min_similarity,
         )
         flight.publish(_sources(passages))
-        flight.publish(delta(answer.text))
+        flight.publish(words(answer.text))
         return answer
 
 

@@ -1,8 +1,8 @@
 """What an answer in the making tells those who listen: its sources, then its words.
 
-Words travel as JSON, encoded once for all readers. JSON strings can be joined without being read:
-that is how a ``Transcript`` keeps an answer's words in as many bytes as they have, where a delta
-for every token took thirty times that, for as long as the answer was being written.
+Words travel as bytes, as they stand between the quotes of a JSON string: so they come from a model,
+so they go to all readers, and so they can be joined without being read. That is how a
+``Transcript`` keeps an answer's words in as many bytes as they have.
 """
 
 from __future__ import annotations
@@ -20,50 +20,45 @@ class Sources(msgspec.Struct, frozen=True):
     citations: list[Citation]
 
 
-class Delta(msgspec.Struct, frozen=True, gc=False):
-    """The next piece of the answer's text, as a JSON string."""
-
-    json: bytes
-
-
-Event = Sources | Delta
+Event = Sources | bytes
+"""Bytes are the next words of the answer."""
 _encode = msgspec.json.Encoder().encode
 
 
-def delta(text: str) -> Delta:
+def words(text: str) -> bytes:
     """Return the event that says ``text``."""
-    return Delta(_encode(text))
+    return _encode(text)[1:-1]
 
 
 class Transcript:
-    """What has been told so far; words that followed each other have become one delta."""
+    """What has been told so far; words that followed each other have become one event."""
 
-    __slots__ = ("_told", "_words")
+    __slots__ = ("_growing", "_told")
 
     def __init__(self) -> None:
-        self._told: list[Sources | bytearray] = []
-        self._words: bytearray | None = None
-        """The last of them, if it is words."""
+        self._told: list[Sources | bytes | bytearray] = []
+        self._growing: bytearray | None = None
+        """The last of them, if words are added to it."""
 
-    def append(self, event: Event) -> None:
-        """Add the newest event."""
-        if isinstance(event, Sources):
-            self._words = None
-            self._told.append(event)
+    def append(self, event: Event | bytearray) -> None:
+        """Add the newest event; to a bytearray its owner may add words by itself."""
+        if isinstance(event, bytes):
+            if self._growing is None:
+                self._growing = bytearray()
+                self._told.append(self._growing)
+            self._growing += event
             return
-        if self._words is None:
-            self._words = bytearray()
-            self._told.append(self._words)
-        self._words += event.json[1:-1]
+        self._growing = event if isinstance(event, bytearray) else None
+        self._told.append(event)
 
     def clear(self) -> None:
         """Forget all."""
         self._told.clear()
-        self._words = None
+        self._growing = None
 
     def __iter__(self) -> Iterator[Event]:
         for event in self._told:
-            yield event if isinstance(event, Sources) else Delta(b'"%b"' % bytes(event))
+            yield event if isinstance(event, Sources) else bytes(event)
 
     def __len__(self) -> int:
         return len(self._told)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 
 from ragserve.flow.admission import Admission
 from ragserve.flow.context import Context
 from ragserve.flow.gate import Gate
 from ragserve.generate import LanguageModel
+from ragserve.upstream import Sink
 
 
 class Relaying:
@@ -29,27 +29,21 @@ class Relaying:
         name: str,
         content: bytes,
         context: Context,
-        pass_on: Callable[[bytes], None] | None = None,
+        sink: Sink | None = None,
     ) -> bytes:
-        """Return the model's reply as it is; a stream goes to ``pass_on`` piece by piece."""
+        """Return the model's reply as it is; a stream goes to ``sink`` piece by piece."""
         context.may_spend()
         self._entrance.check(context.tenant, time.monotonic(), context.deadline)
         async with self._gate.permit(context.tenant, context.deadline) as permit:
-            if pass_on is None:
-                permit.tells = False  # how long it is says nothing of how busy the model is
-                return await self._model.relay(name, content, context.deadline)
+            permit.tells = sink is not None  # how long a reply is says nothing of how busy it is
             start = time.monotonic()
-            first_s: float | None = None
 
-            def hear(piece: bytes) -> None:
-                nonlocal first_s
-                if first_s is None:
-                    first_s = time.monotonic() - start
-                pass_on(piece)
+            def begin() -> None:
+                permit.observed_s = time.monotonic() - start
 
-            reply = await self._model.relay(name, content, context.deadline, hear)
-            permit.observed_s = first_s
-            return reply
+            return await self._model.relay(
+                name, content, context.deadline, sink, context.spend, begin
+            )
 
     def __repr__(self) -> str:
         return f"<Relaying to {self._model.name}, {self._gate!r}>"

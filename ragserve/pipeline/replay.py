@@ -8,7 +8,7 @@ import time
 
 from ragserve.flow.deadline import Deadline
 from ragserve.flow.flight import Publish
-from ragserve.pipeline.events import Event, Sources, delta
+from ragserve.pipeline.events import Event, Sources, words
 from ragserve.schema import QueryResponse
 
 _WORDS = re.compile(r"\s*\S{1,16}\s*")
@@ -21,12 +21,12 @@ async def replay(
     """Tell the sources, then the words with pauses between them; without any past the deadline."""
     hear(Sources(answer.citations))
     if not pause_s:
-        hear(delta(answer.answer))
+        hear(words(answer.answer))
         return
-    words = _WORDS.findall(answer.answer)
-    for number, word in enumerate(words):
+    pieces = _WORDS.findall(answer.answer)
+    for number, piece in enumerate(pieces):
         if deadline.remaining_s(time.monotonic()) <= pause_s:
-            hear(delta("".join(words[number:])))
+            hear(words("".join(pieces[number:])))
             return
-        hear(delta(word))
+        hear(words(piece))
         await asyncio.sleep(pause_s)

@@ -5,7 +5,8 @@ nothing is pipelined. A stream's last event often comes before the end of its bo
 then *lingers* until the rest has arrived, and only then is it of use again.
 
 A model's server mostly sends a token as one chunk that arrives by itself. Such a chunk, when the
-parser stands before one, is taken out of its frame here: the parser need not know of it.
+parser stands before one, is offered to the exchange's skimmer as it is, and else taken out of its
+frame here: the parser need not know of it.
 """
 
 from __future__ import annotations
@@ -27,6 +28,29 @@ LINGER_S = 1.0
 
 class Connection(asyncio.Protocol):
     """``on_free`` is called when the next exchange may begin, ``on_lost`` when none will."""
+
+    __slots__ = (
+        "_before_chunk",
+        "_between_chunks",
+        "_complete",
+        "_exchange",
+        "_headers",
+        "_heard",
+        "_in_body",
+        "_keep_alive",
+        "_lingering",
+        "_loop",
+        "_on_free",
+        "_on_lost",
+        "_parser",
+        "_pieces",
+        "_surplus",
+        "_timer",
+        "_transport",
+        "_until_close",
+        "closed",
+        "used",
+    )
 
     def __init__(
         self, on_free: Callable[[Connection], None], on_lost: Callable[[Connection], None]
@@ -101,8 +125,16 @@ class Connection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
-        """Parse what has arrived and hand it on at once."""
+        """Hand on what has arrived, at once."""
         exchange = self._exchange
+        if exchange is not None:
+            skimmer = exchange.skimmer
+            if skimmer is not None and skimmer.skim(data):
+                return
+        self._read(data, exchange)
+
+    def _read(self, data: bytes, exchange: Exchange | None) -> None:
+        """Parse what has arrived."""
         if exchange is None and not self._lingering:
             self.close()  # nobody asked
             return
@@ -130,6 +162,8 @@ class Connection(asyncio.Protocol):
             body = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
             self._pieces.clear()
             exchange.body(body)
+        if not self._before_chunk:
+            exchange.skimmer = None
         if self._complete:
             exchange.end()
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
 import msgspec
 
@@ -19,9 +20,17 @@ DONE = b"[DONE]"
 Hear = Callable[[Sequence[bytes]], None]
 """Hears the data of all events that arrived together; may raise ``CallFailed``."""
 
-Skim = Callable[[bytes], bool]
-"""Is offered what has arrived between two events, as it is; returns whether it has taken it for one
-event, of which nobody else need hear. May raise ``CallFailed``."""
+
+class Skimmer(Protocol):
+    """Takes what needs no parser. ``heard_at`` is when it last did, in monotonic seconds."""
+
+    heard_at: float
+
+    def skim(self, chunk: bytes, /) -> bool:
+        """Return whether it has taken what arrived between two events for one HTTP chunk.
+
+        Nobody else need hear of that one. It never raises.
+        """
 
 
 class Patience(msgspec.Struct, frozen=True):
@@ -35,17 +44,38 @@ class Exchange:
     """``done`` is the whole reply in the end; nothing, if its events have been heard.
 
     ``status`` is 0 until the head is there. Replies that are no event streams are collected, even
-    if events were wanted: not every server streams.
+    if events were wanted: not every server streams. ``raw`` streams are heard in the pieces in
+    which they arrive.
+
+    ``skimmer`` is set while what arrives next may be offered to it before it is parsed.
     """
+
+    __slots__ = (
+        "_events",
+        "_hear",
+        "_heard_at",
+        "_loop",
+        "_offered",
+        "_patience",
+        "_raw",
+        "_streams",
+        "_timer",
+        "_whole",
+        "done",
+        "headers",
+        "skimmer",
+        "status",
+    )
 
     def __init__(
         self,
         hear: Hear | None = None,
         patience: Patience | None = None,
         *,
-        skim: Skim | None = None,
+        skimmer: Skimmer | None = None,
         raw: bool = False,
     ) -> None:
+        self.skimmer: Skimmer | None = None
         self._loop = asyncio.get_running_loop()
         self.done: asyncio.Future[bytes] = self._loop.create_future()
         self.status = 0
@@ -53,7 +83,7 @@ class Exchange:
         self._hear = hear
         self._patience = patience
         self._whole = bytearray()
-        self._skim = skim
+        self._offered = skimmer
         self._raw = raw
         self._streams = False
         self._events = EventParser()
@@ -78,7 +108,7 @@ class Exchange:
             self._stop_timer()
 
     def body(self, data: bytes) -> None:
-        """Take what has arrived of the body."""
+        """Take what has arrived of the body; ``skimmer`` is set if it ends between two events."""
         if self.done.done():
             return
         if not self._streams:
@@ -87,9 +117,6 @@ class Exchange:
                 self.fail(CallFailed(f"a reply over {MAX_REPLY_BYTES} bytes", "size"))
             return
         try:
-            if self._heard_at and self._skim and self._events.between and self._skim(data):
-                self._heard_at = self._loop.time()
-                return
             events = [data] if self._raw else self._events.feed(data)
             if events:
                 self._tell(events)
@@ -97,6 +124,10 @@ class Exchange:
             self.fail(CallFailed(str(error), "size"))
         except CallFailed as error:
             self.fail(error)
+        if self._heard_at and not self.done.done() and (self._raw or self._events.between):
+            self.skimmer = self._offered
+        else:
+            self.skimmer = None
 
     def end(self) -> None:
         """Take note that the reply is complete."""
@@ -112,6 +143,7 @@ class Exchange:
 
     def close(self) -> None:
         """Stop the timer; call it however the exchange ended."""
+        self.skimmer = None
         self._stop_timer()
         if self.done.done() and not self.done.cancelled():
             self.done.exception()  # seen, should nobody wait any more
@@ -137,7 +169,8 @@ class Exchange:
             text = f"nothing heard within {self._patience.first_s:g} s"
             self.fail(CallFailed(text, "timeout"))
             return
-        due = self._heard_at + self._patience.between_s
+        heard_at = max(self._heard_at, self._offered.heard_at if self._offered else 0.0)
+        due = heard_at + self._patience.between_s
         if self._loop.time() < due:
             self._timer = self._loop.call_at(due, self._look)
             return

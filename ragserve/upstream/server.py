@@ -13,7 +13,7 @@ from email.utils import parsedate_to_datetime
 from ragserve.errors import ConfigurationError
 from ragserve.metrics import UPSTREAM_ERRORS, UPSTREAM_SECONDS
 from ragserve.tracing import header_lines, http_span
-from ragserve.upstream.exchange import Exchange, Hear, Patience, Skim
+from ragserve.upstream.exchange import Exchange, Hear, Patience, Skimmer
 from ragserve.upstream.failure import CallFailed, ClosedEarly, Refusal
 from ragserve.upstream.origin import parse_base_url
 from ragserve.upstream.pool import Pool
@@ -68,18 +68,18 @@ class Server:
         hear: Hear | None = None,
         patience: Patience | None = None,
         *,
-        skim: Skim | None = None,
+        skimmer: Skimmer | None = None,
         raw: bool = False,
     ) -> bytes:
         """Return the reply to JSON ``content``, or nothing if ``hear`` was told its events.
 
-        Those that ``skim`` takes it is not told. ``raw``: it is told the bytes of the stream
+        Those that ``skimmer`` takes it is not told. ``raw``: it is told the bytes of the stream
         instead, in the pieces in which they arrive.
         """
         lines = f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n"
 
         def begin() -> Exchange:
-            return Exchange(hear, patience, skim=skim, raw=raw)
+            return Exchange(hear, patience, skimmer=skimmer, raw=raw)
 
         return await self._call("POST", path, lines, content, begin)
 

@@ -61,7 +61,7 @@ async def _ask(
     deadline = deadline_after(30.0, asyncio.get_running_loop().time())
 
     def note(words: bytes) -> None:
-        said.append(json.loads(words))
+        said.append(json.loads(b'"%b"' % words))
 
     return await model.answer(prompt, NO_CONVERSATION.options, deadline, say or note)
 
@@ -86,7 +86,7 @@ async def test_words_are_said_as_they_come() -> None:
         deadline = deadline_after(30.0, asyncio.get_running_loop().time())
 
         def say(words: bytes) -> None:
-            said_all.append(json.loads(words))
+            said_all.append(json.loads(b'"%b"' % words))
             heard.put_nowait(said_all[-1])
 
         answer = await model.answer(prompt, NO_CONVERSATION.options, deadline, say)
@@ -162,7 +162,7 @@ async def test_what_breaks_off_is_not_begun_again(bad: bytes, text: str) -> None
     heard = asyncio.Event()
 
     def say(words: bytes) -> None:
-        pieces.append(json.loads(words))
+        pieces.append(json.loads(b'"%b"' % words))
         heard.set()
 
     async def script(client: Client) -> None:

@@ -6,7 +6,7 @@ import json
 
 from ragserve.handlers.completion import Chunks, annotate, completion
 from ragserve.pipeline import Sources
-from ragserve.pipeline.events import delta
+from ragserve.pipeline.events import words
 from ragserve.schema import Citation, QueryResponse, Usage
 
 GUIDE = Citation(1, "guide", "1", "Office guide", 0.9, "Lunch is at noon.")
@@ -46,8 +46,8 @@ def test_a_completion_carries_everything() -> None:
 def test_a_stream_is_chunks() -> None:
     """The role comes first with the sources, then words, an end and DONE; ids are the same."""
     chunks = Chunks("rag", usage=False)
-    first, *again = frames(chunks.encode(Sources([GUIDE])) + chunks.encode(Sources([GUIDE])))
-    (word,) = frames(chunks.encode(delta('noon "sharp"')))
+    first, *again = frames(chunks.sources(Sources([GUIDE])) + chunks.sources(Sources([GUIDE])))
+    (word,) = frames(words('noon "sharp"').join(chunks.around))
     end, done = frames(chunks.end(ANSWER))
     assert first["choices"][0]["delta"] == {"role": "assistant", "content": ""}
     assert again[0]["choices"][0]["delta"] == {}
@@ -62,7 +62,7 @@ def test_a_stream_is_chunks() -> None:
 def test_usage_is_told_last_if_asked_for() -> None:
     """With include_usage every chunk has the field, and one without choices tells it."""
     chunks = Chunks("rag", usage=True)
-    (word,) = frames(chunks.encode(delta("noon")))
+    (word,) = frames(words("noon").join(chunks.around))
     _, usage, _ = frames(chunks.end(ANSWER))
     assert word["usage"] is None
     assert usage["choices"] == []

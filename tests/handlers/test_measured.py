@@ -68,7 +68,7 @@ async def test_an_answer_word_by_word(
     """Time to the first words, between words, tokens, the call: each once and as long as it was."""
     clock = Clock()
     monkeypatch.setattr(sse, "time", clock)
-    monkeypatch.setattr(reply, "time", clock)
+    monkeypatch.setattr(reply, "monotonic", clock.monotonic)
     heard = asyncio.Event()
 
     async def script(client: Client) -> None:

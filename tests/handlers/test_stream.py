@@ -17,7 +17,7 @@ from ragserve.flow.context import Context
 from ragserve.flow.flight import Publish
 from ragserve.metrics import STREAMS, STREAMS_CUT_OFF
 from ragserve.pipeline import Event, Sources
-from ragserve.pipeline.events import delta
+from ragserve.pipeline.events import words
 from ragserve.schema import Citation, QueryResponse, SearchRequest, Usage
 from tests.conftest import Api, configured, serving
 from tests.handlers.test_ask import OFFICE, TRAVEL
@@ -119,7 +119,7 @@ async def test_words_arrive_as_they_are_said(api: Api, script: Scripted) -> None
         said = frames(response)
         assert (await anext(said))[0] == "sources"
         for word in ("At", ' "noon"\n', " – mittags."):
-            script.hear(delta(word))
+            script.hear(words(word))
             assert await anext(said) == ("delta", {"text": word})
         script.finish()
         assert await anext(said) == (
@@ -196,7 +196,7 @@ async def test_a_reader_that_does_not_read_is_cut_off(api: Api, script: Scripted
         await script.asked.wait()
         script.hear(Sources([CITATION]))
         await reader.readuntil(b"sources")
-        piece = delta("x" * 100_000)
+        piece = words("x" * 100_000)
         while not script.cancelled.is_set():
             script.hear(piece)
             await asyncio.sleep(0)

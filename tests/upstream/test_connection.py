@@ -7,9 +7,11 @@ import random
 
 import pytest
 
+from ragserve.flow.chunked import try_single
 from ragserve.upstream.connection import Connection
 from ragserve.upstream.exchange import Exchange
 from ragserve.upstream.failure import CallFailed
+from ragserve.upstream.through import Through
 from tests.upstream.wire import HEAD, PATIENCE, chunk
 
 
@@ -32,11 +34,33 @@ class Deaf(asyncio.Transport):
         return self.aborted
 
 
-async def _events(pieces: list[bytes]) -> tuple[list[bytes], bool]:
-    """Return the events of a reply that arrives so, and whether the connection is of use again."""
+class Skimming:
+    """Takes whole events out of their chunks: some of them, or all."""
+
+    def __init__(self, heard: list[bytes], share: float) -> None:
+        self.heard_at = 0.0
+        self._heard = heard
+        self._share = share
+        self._rng = random.Random(1)
+
+    def skim(self, chunk: bytes) -> bool:
+        """Take an event that is by itself."""
+        content = try_single(chunk) or b""
+        alone = content.startswith(b"data: {") and content.endswith(b"\n\n")
+        if not alone or b"\n\ndata: " in content or self._rng.random() > self._share:
+            return False
+        self._heard.append(content[6:-2])
+        return True
+
+
+async def _events(pieces: list[bytes], share: float = 0.0) -> tuple[list[bytes], bool]:
+    """Return the events of a reply that arrives so, and whether the connection is of use again.
+
+    So great a share of what can be is skimmed.
+    """
     heard: list[bytes] = []
     free: list[Connection] = []
-    exchange = Exchange(heard.extend, PATIENCE)
+    exchange = Exchange(heard.extend, PATIENCE, skimmer=Skimming(heard, share) if share else None)
     connection = Connection(free.append, lambda _: None)
     connection.connection_made(Deaf())
     call = asyncio.create_task(connection.perform(b"", b"", exchange))
@@ -77,8 +101,9 @@ def _cut(stream: bytes, whole: list[bytes], rng: random.Random) -> list[bytes]:
     return pieces
 
 
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize("end", [b"0\r\n\r\n", b"0\r\nExpires: 0\r\n\r\n", b"000;x\r\n\r\n"])
-async def test_pieces_do_not_matter(end: bytes) -> None:
+async def test_pieces_do_not_matter(end: bytes, share: float) -> None:
     """The same events, and a connection that can be used again, whatever arrives together."""
     rng = random.Random(7)
     for _ in range(400):
@@ -86,7 +111,55 @@ async def test_pieces_do_not_matter(end: bytes) -> None:
         whole = [HEAD, *(_framed(b"data: " + event + b"\n\n", rng) for event in events)]
         whole += [chunk(b"data: [DONE]\n\n"), end]
         pieces = _cut(b"".join(whole), whole, rng)
-        assert await _events(pieces) == (events, True), pieces
+        assert await _events(pieces, share) == (events, True), pieces
+
+
+class Whole:
+    """Somebody that a stream is passed on to, and who counts it."""
+
+    def __init__(self) -> None:
+        self.taken = self.counted = b""
+        self.begun = self.forwarded = 0
+
+    def begin(self) -> None:
+        """Take note that there will be something."""
+        self.begun += 1
+
+    def take(self, piece: bytes) -> None:
+        """Take a piece."""
+        self.taken += piece
+
+    def forward(self, chunk: bytes) -> None:
+        """Take a piece out of its chunk."""
+        self.taken += try_single(chunk) or b""
+        self.forwarded += 1
+
+    def hear(self, piece: bytes) -> None:
+        """Count a piece."""
+        self.counted += piece
+
+
+async def test_what_is_passed_on_is_what_came() -> None:
+    """To the byte, whatever arrives together; most of it in the chunks in which it came."""
+    rng = random.Random(8)
+    forwarded = 0
+    for _ in range(400):
+        body = [b"data: %d %b\n\n" % (n, b"\xc3\xa4" * rng.randrange(30)) for n in range(9)]
+        whole = [HEAD, *(_framed(event, rng) for event in body), b"0\r\n\r\n"]
+        sink, free = Whole(), []
+        through = Through(sink, sink, sink.begin)
+        exchange = Exchange(through.hear, PATIENCE, skimmer=through, raw=True)
+        connection = Connection(free.append, lambda _: None)
+        connection.connection_made(Deaf())
+        call = asyncio.create_task(connection.perform(b"", b"", exchange))
+        await asyncio.sleep(0)
+        for piece in _cut(b"".join(whole), whole, rng):
+            connection.data_received(piece)
+        await call
+        assert sink.taken == sink.counted == b"".join(body)
+        assert (sink.begun, len(free)) == (1, 1)
+        forwarded += sink.forwarded
+    assert forwarded > 400
 
 
 async def test_what_follows_the_end_is_no_chunk() -> None:

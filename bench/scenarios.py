@@ -105,13 +105,13 @@ SCENARIOS = {
             "streams-500",
             "500 people each read an answer of their own, 50 tokens a second",
             # As below: a hundred new questions a second leave no room for relaying.
-            Streams(500, 1100, 20, 15.0),
+            Streams(500, 1900, 20, 30.0),
             (*FAST_RELAYS, litellm("LiteLLM")),
         ),
         Scenario(
             "streams-1000",
             "1,000 people each read an answer of their own, 25 tokens a second",
-            Streams(1000, 500, 40, 10.0),
+            Streams(1000, 1900, 40, 60.0),
             FAST_RELAYS,
         ),
         Scenario(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from bisect import bisect_left
+from bisect import bisect_right
 from collections.abc import Iterable
 from typing import Protocol
 from weakref import WeakSet
@@ -87,13 +87,13 @@ class Observations:
 
     def fold(self) -> None:
         """Move what was noted into the histogram."""
-        amounts, self._amounts = self._amounts, []
-        counts = [0] * len(self._bounds)
-        for amount in amounts:
-            counts[bisect_left(self._bounds, amount)] += 1
-        for bucket, count in zip(self._histogram._buckets, counts, strict=True):
-            if count:
-                bucket.inc(count)
+        amounts = sorted(self._amounts)
+        self._amounts.clear()
+        below = 0
+        for bound, bucket in zip(self._bounds, self._histogram._buckets, strict=True):
+            first, below = below, bisect_right(amounts, bound, below)
+            if below > first:
+                bucket.inc(below - first)
         self._histogram._sum.inc(sum(amounts))
 
 

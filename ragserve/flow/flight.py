@@ -41,6 +41,8 @@ class Past(Protocol[E]):
 class Flight(Generic[E, R]):
     """A computation under way: its ``past``, empty at first, and its result in the end."""
 
+    __slots__ = ("_heard", "_listeners", "_task", "aboard", "past")
+
     def __init__(self, compute: Compute[E, R], past: Past[E]) -> None:
         self.past = past
         self.aboard = 0

@@ -94,22 +94,22 @@ class EventStream:
 
     def hear(self, event: Event) -> None:
         """Send an event; never waits, never raises."""
+        transport = self._words_to
+        if transport is None or not isinstance(event, bytes):
+            self._hear_first(event)
+            return
+        size = self._around_bytes + len(event)
+        head = HEADS[size] if size < LONGEST else b"%x\r\n" % size
+        self._put(transport, b"".join((head, self._before, event, self._after)))
+
+    def _hear_first(self, event: Event) -> None:
+        """Send sources, or the first words; from then on words can go by the short way."""
         if isinstance(event, bytes):
-            if event:
-                self._say(event)
+            self._note_text()
+            self.send(b"".join((self._before, event, self._after[:-2])))
+            self._words_to = self._transport if self._chunked else None
         elif self._frames is not None:
             self.send(self._frames.sources(event))
-
-    def _say(self, words: bytes) -> None:
-        transport = self._words_to
-        if transport is None:
-            self._note_text()
-            self.send(b"".join((self._before, words, self._after[:-2])))
-            self._words_to = self._transport if self._chunked else None
-            return
-        size = self._around_bytes + len(words)
-        head = HEADS[size] if size < LONGEST else b"%x\r\n" % size
-        self._put(transport, b"".join((head, self._before, words, self._after)))
 
     def take(self, piece: bytes) -> None:
         """Send somebody else's bytes."""

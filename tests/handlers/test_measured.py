@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from prometheus_client import REGISTRY
+from prometheus_client import REGISTRY, CollectorRegistry, Histogram
 
 from ragserve.generate import reply
 from ragserve.handlers import sse
+from ragserve.metrics import NOTED, Observations
 from tests.conftest import Api, configured, serving
 from tests.generate.test_dictation import STOP, USAGE, piece
 from tests.handlers.test_ask import OFFICE
@@ -181,3 +183,55 @@ async def test_what_is_passed_through_whole_counts_its_tokens(tmp_path: Path, ds
     counted = Counted()
     await asked(script, tmp_path, dsn, ask)
     assert counted("ragserve_llm_tokens_total", kind="completion") == USAGE["completion_tokens"]
+
+
+async def test_the_first_text_of_what_is_passed_through(
+    tmp_path: Path, dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its reader waits for it as others do; how it goes on is the model's own business."""
+    clock = Clock()
+    monkeypatch.setattr(sse, "time", clock)
+
+    async def script(client: Client) -> None:
+        await client.request()
+        clock.now += 3.0
+        await client.send(HEAD + said(piece("Hi")))
+        await client.send(said(piece(" you")) + STOP + END)
+        await client.gone()
+
+    async def ask(api: Api) -> None:
+        chat = {"model": "m", "messages": [{"role": "user", "content": "Hi"}], "stream": True}
+        async with api.client.post("/v1/chat/completions", json=chat) as response:
+            await response.read()
+
+    counted = Counted()
+    await asked(script, tmp_path, dsn, ask)
+    assert counted("ragserve_first_text_seconds_count") == 1
+    assert counted("ragserve_first_text_seconds_sum") == pytest.approx(3.0)
+    assert counted("ragserve_text_gap_seconds_count") == 0
+
+
+def test_observations_are_counted_where_they_belong() -> None:
+    """As the histogram itself would count them, before and behind any number of foldings."""
+    registry = CollectorRegistry()
+    kept, direct = (
+        Histogram(name, "A time.", buckets=(0.1, 0.5, 1.0), registry=registry)
+        for name in ("kept_seconds", "direct_seconds")
+    )
+    observations = Observations(kept)
+    for number in range(3 * NOTED):
+        amount = (number * 7919 % 1300) / 1000
+        observations.observe(amount)
+        direct.observe(amount)
+    for amount in (0.1, 0.5, 1.0):
+        observations.observe(amount)
+        direct.observe(amount)
+    observations.fold()
+    told = {sample.name + str(sample.labels): sample.value for sample in _samples(registry)}
+    for name, value in told.items():
+        assert told[name.replace("kept", "direct")] == pytest.approx(value), name
+
+
+def _samples(registry: CollectorRegistry) -> Iterator[Any]:
+    for metric in registry.collect():
+        yield from metric.samples

@@ -18,7 +18,7 @@ from ragserve.tracing import otel
 from ragserve.upstream import upstream
 from tests.conftest import Api, configured, serving
 from tests.embed.scripted import Reply, completion, embeddings, scripted
-from tests.generate.test_dictation import STOP, WORDS, piece
+from tests.generate.test_dictation import STOP, USAGE, WORDS, piece
 from tests.handlers.test_ask import OFFICE, TRAVEL
 from tests.handlers.test_stream import frames
 from tests.retrieve.test_rerank import relevance
@@ -134,6 +134,24 @@ async def test_a_question_is_one_trace(spans: Spans, tmp_path: Path, dsn: str) -
     }
     assert {span.status.status_code for span in spans.all} == {StatusCode.UNSET}
     assert not any("lunch" in str(span.to_json()) for span in spans.all)
+
+
+async def test_what_is_passed_on_tells_its_tokens(spans: Spans, tmp_path: Path, dsn: str) -> None:
+    """A client's own request to the model: what it cost is known when its stream is over."""
+    told = piece(finish="stop", usage=USAGE)
+
+    async def script(client: Client) -> None:
+        await client.request()
+        await client.send(HEAD + WORDS + said(told) + END)
+        await client.gone()
+
+    async with asking(script, tmp_path, dsn) as api:
+        chat = {"model": "m", "messages": [{"role": "user", "content": "Hi"}], "stream": True}
+        async with api.client.post("/v1/chat/completions", json=chat) as response:
+            assert b"[DONE]" in await response.read()
+    attributes = spans.named("chat m").attributes or {}
+    assert attributes["gen_ai.usage.input_tokens"] == USAGE["prompt_tokens"]
+    assert attributes["gen_ai.usage.output_tokens"] == USAGE["completion_tokens"]
 
 
 async def test_who_joins_a_flight_computes_nothing(spans: Spans, tmp_path: Path, dsn: str) -> None:

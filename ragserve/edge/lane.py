@@ -281,7 +281,9 @@ class Lane:
         limited = self._try_refuse(principal, address, ticket.route.route_class, now)
         if limited is None:
             return None
-        self._over_limit[_who(principal, address, ticket.route)] = None
+        who = _who(principal, address, ticket.route)
+        if who not in self._over_limit:  # in a flood it is
+            self._over_limit[who] = None
         request_id = REQUEST_IDS.encoded(ticket.plain.request_id)
         retry_after_s = math.ceil(limited.retry_after_s or 0.0)
         refusal = _limited(limited.message, retry_after_s, len(request_id))

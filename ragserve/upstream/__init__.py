@@ -9,14 +9,13 @@ from ragserve.upstream.exchange import Hear, Patience, Skimmer
 from ragserve.upstream.failure import CallFailed, Refusal
 from ragserve.upstream.hedge import Speak
 from ragserve.upstream.server import Server
-from ragserve.upstream.through import Meter, Sink, Through
+from ragserve.upstream.through import Sink, Through
 from ragserve.upstream.upstream import Member, Upstream
 
 __all__ = [
     "CallFailed",
     "Hear",
     "Member",
-    "Meter",
     "Patience",
     "Refusal",
     "Server",

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import asyncpg
+import msgspec
 import pytest
 
 from tests.conftest import Api, configured, serving
@@ -18,6 +20,8 @@ from tests.embed.scripted import vector_of
 from tests.generate.test_dictation import piece
 from tests.handlers.quiet import Quiet
 from tests.handlers.test_ask import OFFICE, TRAVEL
+from tests.handlers.test_two_workers import known
+from tests.redis_server import redis_server
 from tests.upstream.wire import HEAD, Client, Script, Wire, hang, said, then, wire
 
 QUESTION: dict[str, Any] = {"query": "when is lunch served"}
@@ -102,6 +106,35 @@ async def _no_connection(api: Api, _dsn: str, stage: Stage) -> AsyncIterator[Non
 
 
 @asynccontextmanager
+async def _connecting(api: Api, _dsn: str, stage: Stage) -> AsyncIterator[None]:
+    """The model's host leaves attempts to connect without an answer."""
+    (member,) = api.services.model._upstream.members
+    pool = member.server._pool
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as listener:
+        host, port = listener.getsockname()
+
+        async def look(wanted: int) -> None:
+            while _attempts(port) != wanted:  # noqa: ASYNC110 - the kernel says
+                await asyncio.sleep(0.005)
+
+        with socket.create_connection((host, port)):  # all that a backlog of none takes
+            pool._origin = msgspec.structs.replace(pool._origin, host=host, port=port)
+            task = asyncio.create_task(look(1))
+            task.add_done_callback(lambda _: stage.reached.set())
+            yield
+            async with asyncio.timeout(10):
+                await task
+                await look(0)  # the attempt itself has been given up
+
+
+def _attempts(port: int) -> int:
+    """Return how many sockets have asked to be connected to a port, and wait (SYN_SENT)."""
+    table = Path("/proc/net/tcp").read_text(encoding="ascii").splitlines()[1:]
+    rows = (line.split() for line in table)
+    return sum(row[2].endswith(f":{port:04X}") and row[3] == "02" for row in rows)
+
+
+@asynccontextmanager
 async def _pausing(api: Api, _dsn: str, stage: Stage) -> AsyncIterator[None]:
     """The model has asked to be left alone; the call has let go of it and tries again later."""
     (member,) = api.services.model._upstream.members
@@ -165,6 +198,7 @@ STAGES: dict[str, tuple[Hanging, str, dict[str, object]]] = {
     "before the head": (FREELY, "before the head", {}),
     "before the first word": (FREELY, "before the first word", {}),
     "in mid-stream": (FREELY, "in mid-stream", {}),
+    "connecting": (_connecting, "", {}),
     "waiting for a connection": (_no_connection, "", {"llm__connections": 1}),
     "pausing after a failure": (_pausing, "asked to wait", {}),
     "passed on, before the head": (FREELY, "passed on, before the head", {"llm__model": "m"}),
@@ -247,3 +281,56 @@ async def test_whoever_leaves_last_ends_it(
             request.node.user_properties.append(("ended_ms", ended_ms))  # --junitxml shows it
         await quiet.again()
         assert state.connections - state.ended <= open_before
+
+
+@pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
+async def test_whoever_leaves_while_another_worker_computes(
+    streamed: bool, tmp_path: Path, dsn: str
+) -> None:
+    """The wait for another worker's answer ends with its only reader; the other one goes on."""
+    async with asyncio.timeout(60), AsyncExitStack() as stack:
+        redis = stack.enter_context(redis_server())
+        model = await stack.enter_async_context(wire(hang))
+        config = configured(
+            redis__url=redis.url,
+            redis__timeout_ms=10_000,
+            llm__base_url=f"http://127.0.0.1:{model.port}/v1",
+        )
+        one = await stack.enter_async_context(serving(config, tmp_path, dsn))
+        other = await stack.enter_async_context(serving(config, tmp_path, dsn, ingest=False))
+        await one.ingest(OFFICE, TRAVEL)
+        await known(other, 2)
+
+        async def read(api: Api) -> None:
+            async with api.client.post(
+                "/v1/query", json={**QUESTION, "stream": streamed}
+            ) as response:
+                await response.read()
+
+        computing = asyncio.create_task(read(one))
+        while not model.connections:  # noqa: ASYNC110 - its own count
+            await asyncio.sleep(0.005)
+        quiet = Quiet(other)
+        waiting = asyncio.create_task(read(other))
+        while not _is_in("find_or_lease"):  # noqa: ASYNC110 - nothing tells
+            await asyncio.sleep(0.005)
+        assert quiet.left_behind()
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        await quiet.again()
+        assert not _is_in("find_or_lease")
+        assert (model.connections, model.ended) == (1, 0)
+        computing.cancel()
+        await asyncio.gather(computing, return_exceptions=True)
+        await model.until_ended(1)
+
+
+def _is_in(function: str) -> bool:
+    """Return whether some task waits within a coroutine function of this name."""
+    for task in asyncio.all_tasks():
+        coroutine: Any = task.get_coro()
+        while coroutine is not None:
+            if getattr(coroutine, "__name__", "") == function:
+                return True
+            coroutine = getattr(coroutine, "cr_await", None)
+    return False

@@ -13,7 +13,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from ragserve.errors import DeadlineExceeded
+from ragserve.errors import DeadlineExceeded, Overloaded
 from ragserve.flow.bounded import Bounded
 from ragserve.flow.deadline import Deadline
 from ragserve.flow.fair import FairQueue
@@ -30,6 +30,9 @@ SHORTEST = 0.25
 REFUSING_S = 2.0
 """Over this time that share is averaged. Were it shorter than the wait, patience would fall faster
 than a queue drains, and swing."""
+GIVEN_UP = 3
+"""Who has waited for so many times ``burst_s`` is refused: the newest come first by then, and it
+would only be told at its deadline."""
 REFUSED_TENANTS = 10_000
 STEP = 1.05
 """The estimate of the median moves by this factor with each call."""
@@ -64,9 +67,10 @@ class _Refused:
 
 
 class _Waiter:
-    __slots__ = ("deadline", "future", "since")
+    __slots__ = ("deadline", "future", "since", "tenant")
 
-    def __init__(self, deadline: Deadline, since: float) -> None:
+    def __init__(self, tenant: str, deadline: Deadline, since: float) -> None:
+        self.tenant = tenant
         self.deadline = deadline
         self.since = since
         self.future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -128,7 +132,10 @@ class Gate:
 
     @asynccontextmanager
     async def permit(self, tenant: str, deadline: Deadline, cost: int = 1) -> AsyncIterator[Permit]:
-        """Wait for a permit and hold it; raise ``DeadlineExceeded`` if it would come too late."""
+        """Wait for a permit and hold it; raise ``DeadlineExceeded`` if it would come too late.
+
+        Raise ``Overloaded`` if newer ones came first for too long.
+        """
         if self.used >= self.limit.limit or self._queue:
             await self._wait(tenant, deadline, cost)
         else:
@@ -149,7 +156,7 @@ class Gate:
 
     async def _wait(self, tenant: str, deadline: Deadline, cost: int) -> None:
         now = time.monotonic()
-        waiter = _Waiter(deadline, now)
+        waiter = _Waiter(tenant, deadline, now)
         if not self._queue:
             self._busy_since = now
         self._queue.push(tenant, waiter, cost)
@@ -157,24 +164,25 @@ class Gate:
             async with asyncio.timeout_at(deadline.at):
                 await waiter.future
         except TimeoutError as error:
-            self._leave(tenant, waiter)
+            self._leave(waiter)
             raise self._too_late(deadline) from error
         except asyncio.CancelledError:
-            self._leave(tenant, waiter)
+            self._leave(waiter)
             raise
 
-    def _leave(self, tenant: str, waiter: _Waiter) -> None:
+    def _leave(self, waiter: _Waiter) -> None:
         if waiter.future.done() and not waiter.future.cancelled() and not waiter.future.exception():
             self.used -= 1  # the permit had come just then
             self._admit()
         else:
             waiter.future.cancel()
-            self._queue.discard(tenant, waiter)
+            self._queue.discard(waiter.tenant, waiter)
             self._note_empty()
 
     def _admit(self) -> None:
         """Give free permits to those who wait."""
         now = time.monotonic()
+        self._give_up(now)
         while self._queue and self.used < self.limit.limit:
             waiter = self._queue.pop(newest=self._is_old(now))
             if waiter.future.done():
@@ -186,13 +194,22 @@ class Gate:
             waiter.future.set_result(None)
         self._note_empty()
 
-    def _is_old(self, now: float) -> bool:
+    def _give_up(self, now: float) -> None:
+        """Refuse who has waited for too long, of the line whose turn it is."""
+        while self._is_old(now, GIVEN_UP) and (oldest := self._queue.oldest()) is not None:
+            self._queue.discard(oldest.tenant, oldest)
+            if not oldest.future.done():
+                waited_s = now - oldest.since
+                text = f"{self.name}: no permit in {waited_s:.1f} s, newer requests come first"
+                oldest.future.set_exception(Overloaded(text, retry_after_s=self._burst_s))
+
+    def _is_old(self, now: float, times: int = 1) -> bool:
         """Return whether the oldest has waited so long that it has mostly given up.
 
         Who has just come has not.
         """
         oldest = None if self._within else self._queue.oldest()
-        return oldest is not None and now - oldest.since > self._burst_s
+        return oldest is not None and now - oldest.since > times * self._burst_s
 
     def _note_empty(self) -> None:
         if not self._queue:

@@ -15,7 +15,7 @@ from ragserve.errors import DeadlineExceeded, Overloaded
 from ragserve.flow.admission import STILL_S, Admission
 from ragserve.flow.deadline import deadline_after
 from ragserve.flow.fair import FairQueue
-from ragserve.flow.gate import FIRST, UNKNOWN, Gate
+from ragserve.flow.gate import FIRST, GIVEN_UP, UNKNOWN, Gate
 from ragserve.flow.gradient import Gradient
 
 
@@ -191,7 +191,7 @@ async def test_the_entrance_refuses_who_would_wait_too_long() -> None:
 async def test_after_long_the_newest_comes_first_unless_all_have_cost_something(
     within: bool,
 ) -> None:
-    stage = gate(1, burst_s=0.05, within=within)
+    stage = gate(1, burst_s=0.5, within=within)
     done: list[str] = []
 
     async def visit(name: str) -> None:
@@ -199,13 +199,30 @@ async def test_after_long_the_newest_comes_first_unless_all_have_cost_something(
             done.append(name)
 
     async with asyncio.TaskGroup() as group:
-        group.create_task(hold(stage, "a", 0.1, []))
+        group.create_task(hold(stage, "a", 0.6, []))
         for name in ("first", "second", "third"):
             await asyncio.sleep(0)
             group.create_task(visit(name))
     assert sorted(done) == ["first", "second", "third"]
     assert (done == ["first", "second", "third"]) == within
     assert done[0] == ("first" if within else "third")
+
+
+async def test_who_waits_while_newer_ones_come_first_is_told_before_its_deadline() -> None:
+    """Not as soon as newer ones come first: after three times as long, and with a 503."""
+    stage = gate(1, burst_s=0.2)
+    done: list[str] = []
+    async with asyncio.TaskGroup() as group:
+        group.create_task(hold(stage, "a", GIVEN_UP * 0.2 + 0.1, done))
+        await asyncio.sleep(0)
+        old = asyncio.create_task(hold(stage, "b", 0.0, done))
+        await asyncio.sleep(GIVEN_UP * 0.2)
+        group.create_task(hold(stage, "c", 0.0, done))
+    with pytest.raises(Overloaded, match="newer requests come first") as caught:
+        await old
+    assert caught.value.retry_after_s == 0.2
+    assert done == ["a", "c"]
+    assert (stage.used, stage.waiting) == (0, 0)
 
 
 async def test_a_queue_that_never_empties_is_no_burst() -> None:

@@ -8,6 +8,7 @@ and the word is taken out as it is.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable
 
@@ -19,6 +20,8 @@ LESSONS = 16
 """So many may be of no use before a stream is taken for one whose events differ in more."""
 PROBE = "probe \u00e4\u2028"
 """Nobody's word, and not the same in any two encodings."""
+AFTERS = 100
+"""So many different ones are remembered, none longer than a chunk that is compared."""
 PLAIN_WORDS = 16_384
 PLAIN_BYTES = 24
 _OTHER = re.compile(rb'[\x00-\x1f"\\\[]').search
@@ -80,11 +83,19 @@ class Refrain:
         if found and self._read(before + _encode(PROBE) + after) == PROBE:
             self._before = b'data: %b"' % before
             self._after = b'"%b\n\n\r\n' % after
+            if len(self._after) < LONGEST:
+                self._after = _one_object(self._after)
             self._size = len(self._before) + len(self._after)
             self._stop = -len(self._after)
 
     def __repr__(self) -> str:
         return f"<Refrain {'known' if self._before else 'unknown'}, {self._lessons} lessons left>"
+
+
+@functools.lru_cache(maxsize=AFTERS)
+def _one_object(after: bytes) -> bytes:
+    """Return the same object for what is the same in many streams: one that stays in the cache."""
+    return after
 
 
 def is_plain(word: bytes) -> bool:

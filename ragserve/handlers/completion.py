@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import secrets
 import time
@@ -21,6 +22,10 @@ from ragserve.schema import Citation, ErrorResponse, QueryResponse
 
 _MARK = re.compile(r"\[(\d{1,5})\]")
 DONE = b"data: [DONE]\n\n"
+MODELS = 100
+"""Of so many the beginning of a frame is remembered."""
+LONGEST_MODEL = 100
+"""Longer names are no collection's; nobody fills the memory with them."""
 
 
 def completion(answer: QueryResponse, model: str) -> ChatCompletion:
@@ -57,19 +62,19 @@ def new_id() -> str:
 class Chunks:
     """The frames of one streamed completion: sources, words, an end, usage if asked for.
 
-    What repeats in every frame is encoded once.
+    What repeats in every frame is encoded once. What is the stream's own comes last: all before a
+    word is one object for all streams, which stays in the processor's cache.
     """
 
     def __init__(self, model: str, *, usage: bool) -> None:
-        head = {"id": new_id(), "object": "chat.completion.chunk", "created": int(time.time())}
-        self._head = b"data: " + msgspec.json.encode({**head, "model": model})[:-1]
+        own = msgspec.json.encode({"id": new_id(), "created": int(time.time())})
+        known = len(model) <= LONGEST_MODEL
+        self._head, before = _shared_before(model) if known else _before(model)
+        self._end = b"," + own[1:] + b"\n\n"
         self._usage = usage
         # With include_usage every chunk has the field, null until the last (API reference).
-        self._tail = (b',"usage":null' if usage else b"") + b"}\n\n"
-        self.around = (
-            self._head + b',"choices":[{"index":0,"delta":{"content":"',
-            b'"},"logprobs":null,"finish_reason":null}]' + self._tail,
-        )
+        self._tail = (b',"usage":null' if usage else b"") + self._end
+        self.around = (before, b'"},"logprobs":null,"finish_reason":null}]' + self._tail)
         self._begun = False
 
     def sources(self, sources: Sources) -> bytes:
@@ -89,7 +94,7 @@ class Chunks:
         frames = self._frame(delta, b'"stop"', extra)
         if self._usage:
             usage = msgspec.json.encode(answer.usage)
-            frames += self._head + b',"choices":[],"usage":' + usage + b"}\n\n"
+            frames += self._head + b',"choices":[],"usage":' + usage + self._end
         return frames + DONE
 
     def _frame(self, delta: bytes, finish_reason: bytes, extra: bytes) -> bytes:
@@ -103,3 +108,13 @@ class Chunks:
     def failure(error: ErrorResponse) -> bytes:
         """Return the frame that tells what went wrong, as OpenAI's SDKs expect it."""
         return b"data: " + msgspec.json.encode(error) + b"\n\n"
+
+
+def _before(model: str) -> tuple[bytes, bytes]:
+    """Return what each frame begins with, and all that stands before a word."""
+    same = {"object": "chat.completion.chunk", "model": model}
+    head = b"data: " + msgspec.json.encode(same)[:-1]
+    return head, head + b',"choices":[{"index":0,"delta":{"content":"'
+
+
+_shared_before = functools.lru_cache(maxsize=MODELS)(_before)

@@ -197,7 +197,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=200, help="that each shall get")
     parser.add_argument("--ramp-s", type=float, default=2.0, help="time in which they begin")
     parser.add_argument("--window-s", type=float, default=4.0)
-    parser.add_argument("--timeout-s", type=float, default=60.0)
+    parser.add_argument("--timeout-s", type=float, default=120.0)
     print(json.dumps(uvloop.run(run(parser.parse_args()))))
     sys.stdout.flush()
 

@@ -19,12 +19,13 @@ from ragserve.openai import (
 )
 from ragserve.pipeline import Sources
 from ragserve.schema import Citation, ErrorResponse, QueryResponse
+from ragserve.store.collections import NAME_CHARACTERS
 
 _MARK = re.compile(r"\[(\d{1,5})\]")
 DONE = b"data: [DONE]\n\n"
 MODELS = 100
 """Of so many the beginning of a frame is remembered."""
-LONGEST_MODEL = 100
+LONGEST_MODEL = len("rag:") + NAME_CHARACTERS
 """Longer names are no collection's; nobody fills the memory with them."""
 
 

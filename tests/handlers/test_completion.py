@@ -8,6 +8,7 @@ from ragserve.handlers.completion import Chunks, annotate, completion
 from ragserve.pipeline import Sources
 from ragserve.pipeline.events import words
 from ragserve.schema import Citation, QueryResponse, Usage
+from ragserve.store.collections import NAME_CHARACTERS
 
 GUIDE = Citation(1, "guide", "1", "Office guide", 0.9, "Lunch is at noon.")
 MENU = Citation(3, "menu", "2", "Menu", 0.8, "Fish.", url="https://a.example/menu")
@@ -57,6 +58,18 @@ def test_a_stream_is_chunks() -> None:
     assert done == "data: [DONE]"
     assert len({frame["id"] for frame in (first, word, end)}) == 1
     assert "usage" not in word
+
+
+def test_all_before_a_word_is_one_object_for_all_streams() -> None:
+    """A name that can be no collection's is not remembered, and is said all the same."""
+    longest = "rag:" + "x" * NAME_CHARACTERS
+    for model in ("rag", longest):
+        one, other = (Chunks(model, usage=False).around for _ in range(2))
+        assert one[0] is other[0]
+        assert one[1] != other[1]
+    one, other = (Chunks(longest + "x", usage=False).around for _ in range(2))
+    assert one[0] == other[0]
+    assert one[0] is not other[0]
 
 
 def test_usage_is_told_last_if_asked_for() -> None:

@@ -22,12 +22,11 @@ PROBE = "probe \u00e4\u2028"
 """Nobody's word, and not the same in any two encodings."""
 AFTERS = 100
 """So many different ones are remembered, none longer than a chunk that is compared."""
-PLAIN_WORDS = 16_384
-PLAIN_BYTES = 24
-_OTHER = re.compile(rb'[\x00-\x1f"\\\[]').search
+_NOT_PLAIN = b'"\\['
 """All but two characters and control characters are JSON as they are; ``[`` may begin a mark."""
-_plain: set[bytes] = set()
-"""Words that were found to be plain: models say the same ones again and again."""
+_OTHER = re.compile(rb"[\x00-\x1f%b]" % re.escape(_NOT_PLAIN)).search
+_PLAIN = bytes(byte for byte in range(0x20, 0x7F) if byte not in _NOT_PLAIN)
+_SPACE = 0x20
 _encode = msgspec.json.Encoder().encode
 
 Read = Callable[[bytes], str | None]
@@ -66,7 +65,9 @@ class Refrain:
         ):
             return None
         word = chunk[start + len(self._before) : self._stop]
-        if word not in _plain and not is_plain(word):
+        if not word:
+            return None
+        if (word.lstrip(_PLAIN) or word[-1] == _SPACE) and not _is_plain(word):
             return None
         self._lessons = LESSONS
         return word
@@ -98,16 +99,12 @@ def _one_object(after: bytes) -> bytes:
     return after
 
 
-def is_plain(word: bytes) -> bool:
-    """Return whether a word can be said as it is, whatever follows; remember some that can."""
-    if not word or _OTHER(word) is not None:
+def _is_plain(word: bytes) -> bool:
+    """Return whether a word of any script can be said as it is, whatever follows."""
+    if _OTHER(word) is not None:
         return False
     try:
         text = word.decode()
     except UnicodeDecodeError:
         return False  # whoever decodes the event says so
-    if text[-1].isspace():
-        return False
-    if len(word) <= PLAIN_BYTES and len(_plain) < PLAIN_WORDS:
-        _plain.add(word)
-    return True
+    return not text[-1].isspace()

@@ -23,13 +23,11 @@ LONGEST_MARK = 64
 class Marks:
     """Text goes in in pieces of any size; what comes out does not depend on their sizes."""
 
-    __slots__ = ("_begun", "_cited", "_held", "_last", "_passages", "passed", "ready")
+    __slots__ = ("_begun", "_cited", "_held", "_last", "_passages", "ready")
 
     def __init__(self, passages: int) -> None:
         self.ready = False
-        """Whether plain words can be said as they are, without ``feed``: who says them sets
-        ``passed`` to the last of them."""
-        self.passed = b""
+        """Whether plain words can be said as they are, without ``feed``."""
         self._passages = passages
         self._cited: set[int] = set()
         self._held = ""
@@ -41,11 +39,12 @@ class Marks:
         """Return what the text cites; without any mark, all passages: it was made from them."""
         return sorted(self._cited) or range(1, self._passages + 1)
 
-    def feed(self, text: str) -> str:
-        """Return what can be said now; the beginning of what may be a mark is held back."""
-        if self.passed:
-            self._last = self.passed.decode()[-1]
-            self.passed = b""
+    def feed(self, text: str, before: str = "") -> str:
+        """Return what can be said now; the beginning of what may be a mark is held back.
+
+        ``before`` is the last of what has been said without ``feed`` since it was called last.
+        """
+        self._last = before or self._last
         if self.ready and "[" not in text and not text[-1:].isspace():
             self._last = text[-1:] or self._last
             return text

@@ -55,6 +55,8 @@ class _Chunk(msgspec.Struct, gc=False):
 _chunks = msgspec.json.Decoder(_Chunk)
 _completions = msgspec.json.Decoder(Completion)
 _encode = msgspec.json.Encoder().encode
+_CHARACTER_BYTES = 4
+"""Of the longest one in UTF-8."""
 _observe_gap = TEXT_GAP_SECONDS.observe
 
 
@@ -68,6 +70,8 @@ class Dictation:
 
     __slots__ = (
         "_begin",
+        "_fed",
+        "_ready",
         "_refrain",
         "_say",
         "complete",
@@ -88,6 +92,10 @@ class Dictation:
         self.heard_at = 0.0
         self._say = say
         self._begin = begin
+        self._ready = False
+        """Whether plain words can be said as they are."""
+        self._fed = 0
+        """How much had been said when that was found: what is behind it was plain."""
         self.heard = False
         self.model = ""
         self.usage = Usage()
@@ -100,10 +108,11 @@ class Dictation:
 
     def skim(self, chunk: bytes) -> bool:
         """Take an HTTP chunk if it is one event, like one before but for its word."""
-        word = self._refrain.try_word(chunk)
-        if word is None or not self.marks.ready or not self.said:
+        if not self._ready:
             return False
-        self.marks.passed = word
+        word = self._refrain.try_word(chunk)
+        if word is None:
+            return False
         now = monotonic()
         _observe_gap(now - self.heard_at)
         self.heard_at = now
@@ -136,7 +145,9 @@ class Dictation:
             if self.heard_at:
                 _observe_gap(now - self.heard_at)
             self.heard_at = now
-            self._tell(self.marks.feed(words))
+            self._tell(self.marks.feed(words, self._passed()))
+            self._fed = len(self.said)
+            self._ready = self.marks.ready and self._fed > 0
             self._refrain.learn(events[-1])
 
     def take(self, reply: bytes) -> None:
@@ -149,6 +160,12 @@ class Dictation:
     def end(self) -> None:
         """Say what was held back."""
         self._tell(self.marks.end())
+
+    def _passed(self) -> str:
+        """Return the last character that the marks have not seen, if there is one."""
+        if len(self.said) == self._fed:
+            return ""
+        return self.said[-_CHARACTER_BYTES:].decode(errors="ignore")[-1]
 
     def _tell(self, text: str) -> None:
         """Say it if it is anything."""

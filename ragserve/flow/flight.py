@@ -52,13 +52,17 @@ class Flight(Generic[E, R]):
 
     def publish(self, event: E) -> None:
         """Tell all who listen, and those who will join; called by the computation."""
-        self.past.append(event)
+        self.remember(event)
         self.tell(event)
 
+    def remember(self, event: E) -> None:
+        """Add to the past what is told by ``tell``, now or bit by bit while it grows there."""
+        self.past.append(event)
+        self._heard = self._heard or bool(self._listeners)
+
     def tell(self, event: E) -> None:
-        """Tell those who listen what the past has from elsewhere."""
+        """Tell those who listen what the past has."""
         for hear in self._listeners:
-            self._heard = True
             hear(event)
 
     def retract(self) -> bool:

@@ -98,9 +98,15 @@ class EventStream:
         if transport is None or not isinstance(event, bytes):
             self._hear_first(event)
             return
+        if transport.is_closing():
+            return
         size = self._around_bytes + len(event)
         head = HEADS[size] if size < LONGEST else b"%x\r\n" % size
-        self._put(transport, b"".join((head, self._before, event, self._after)))
+        # As _put does, without the call: this is done for every word of every answer.
+        transport.write(b"".join((head, self._before, event, self._after)))
+        self._written = True
+        if transport.get_write_buffer_size() > self._buffer_bytes:
+            self._cut_off("buffer")
 
     def _hear_first(self, event: Event) -> None:
         """Send sources, or the first words; from then on words can go by the short way."""

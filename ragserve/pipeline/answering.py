@@ -195,7 +195,7 @@ class Answering:
                     # How long an answer is says nothing of how busy the model is.
                     permit.observed_s = time.monotonic() - start
                     # Which grows; whoever joins late is told what is in it then.
-                    flight.past.append(cast(bytes, said))
+                    flight.remember(cast(bytes, said))
 
                 return await self._model.answer(
                     prompt,

@@ -140,3 +140,22 @@ async def test_only_the_unheard_can_be_retracted() -> None:
             flight.publish("right")
             assert not flight.retract()
     assert heard == ["right"]
+
+
+async def test_what_is_remembered_is_heard_as_it_is_told() -> None:
+    """Who listens hears only what is told, which cannot be retracted; who joins late, the past."""
+    flights: Flights[str, str, str] = Flights()
+    compute = Computation()
+    early: list[str] = []
+    late: list[str] = []
+    with flights.join("question", compute) as flight:
+        await compute.started.wait()
+        flight.remember("unheard")
+        assert flight.retract()
+        with flights.join("question", compute, early.append):
+            flight.remember("a whole answer")
+            flight.tell("a whole")
+            assert not flight.retract()
+            with flights.join("question", compute, late.append):
+                flight.tell(" answer")
+    assert (early, late) == (["a whole", " answer"], ["a whole answer", " answer"])

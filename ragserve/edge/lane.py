@@ -107,6 +107,9 @@ class Entrance(Protocol):
     def refusal(self, tenant: str, now: float, /) -> float:
         """Return after how many seconds a tenant's question may come back; 0: it may begin."""
 
+    def let_in(self, tenant: str, now: float, /) -> None:
+        """Take note that it begins."""
+
 
 class Questions(NamedTuple):
     """What questions need.
@@ -301,6 +304,7 @@ class Lane:
         if not retry_after_s:
             # What is passed on draws from the bucket there.
             self._give_back(principal, address, route.route_class)
+            route.entrance.let_in(principal.tenant, now)
             return None
         request_id = REQUEST_IDS.encoded(ticket.plain.request_id)
         refusal = _overloaded(math.ceil(retry_after_s), len(request_id))

@@ -104,11 +104,15 @@ class Gate:
         """Return how many wait."""
         return len(self._queue)
 
-    def expected_wait_s(self, tenant: str) -> float:
-        """Return how long a request of ``tenant`` would wait, if all went on as it goes."""
-        if self.used < self.limit.limit and not self._queue:
+    def expected_wait_s(self, tenant: str, entering: int = 0) -> float:
+        """Return how long a request of ``tenant`` would wait, if all went on as it goes.
+
+        So many more of the tenant's are about to come before it.
+        """
+        free = max(0, self.limit.limit - self.used)
+        if entering < free and not self._queue:
             return 0.0
-        rank = self._queue.rank(tenant) + 1
+        rank = max(1, self._queue.rank(tenant) + entering + 1 - free)
         if self._calls < FIRST:
             return 0.0 if rank <= UNKNOWN else self._burst_s * rank / UNKNOWN
         return rank * self._mean_s / max(1, self.limit.limit)

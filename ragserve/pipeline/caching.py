@@ -67,6 +67,7 @@ class Caching(Generic[R]):
     ) -> Answered[R]:
         """Return the answer; one that is computed is heard while it comes about."""
         now = time.monotonic()
+        let_in = self._entrance.has_let_in(context.tenant, now)
         entry = self._kept(asked, key, wishes, now)
         if entry is not None:
             return _hit("memory", entry, context, now)
@@ -77,7 +78,7 @@ class Caching(Generic[R]):
                 return _hit("redis", entry, context, now)
         if wishes.only_cached:
             raise NotCached("Cache-Control: only-if-cached, and no answer is kept")
-        answered = await self._fly_along(asked, key, context, wishes, hear)
+        answered = await self._fly_along(asked, key, context, wishes, hear, let_in=let_in)
         if answered.value is None and answered.entry is not None:
             now = time.monotonic()
             if not wishes.accepts(answered.entry.age_s(now)):
@@ -114,13 +115,16 @@ class Caching(Generic[R]):
         context: Context,
         wishes: Wishes,
         hear: Publish[Event] | None,
+        *,
+        let_in: bool = False,
     ) -> Answered[R]:
         """Join the flight of ``key``, or start it; of those only whose wishes are like ours."""
         flight_key = key if wishes.read else (b"anew" if wishes.store else b"unkept") + key
         joined = flight_key in self._flights
         if not joined:
             context.may_spend()
-            self._entrance.check(context.tenant, time.monotonic(), context.deadline)
+            now = time.monotonic()
+            self._entrance.check(context.tenant, now, context.deadline, let_in=let_in)
         FLIGHTS.labels("joined" if joined else "started").inc()
 
         def start(flight: Flying[R]) -> Coroutine[Any, Any, Answered[R]]:

@@ -180,6 +180,9 @@ def test_at_the_limit_what_is_not_in_memory_is_refused(wait_s: float, status: in
         def refusal(self, tenant: str, now: float) -> float:
             return wait_s
 
+        def let_in(self, tenant: str, now: float) -> None:
+            assert not wait_s
+
     known = Echo()
     questions = Questions({"/v1/query": ("query", Busy())}, known, known, known)
     lane = Lane(LogConfig(access=False), lambda: True, {}, questions)
@@ -203,13 +206,19 @@ def test_at_the_limit_what_is_not_in_memory_is_refused(wait_s: float, status: in
 
 
 def test_what_is_neither_kept_nor_refused_gets_its_token_back() -> None:
-    """The ordinary path counts it; what is refused for the server's sake stays counted."""
+    """The ordinary path counts it; what is refused for the server's sake stays counted.
+
+    The entrance is told of what it will see there.
+    """
     waits = [0.0, 1.0]
     counted: list[str] = []
 
     class Sometimes:
         def refusal(self, tenant: str, now: float) -> float:
             return waits.pop(0)
+
+        def let_in(self, tenant: str, now: float) -> None:
+            counted.append("in")
 
     class Counting(Echo):
         def try_take(self, *_: object) -> Counting:
@@ -223,7 +232,7 @@ def test_what_is_neither_kept_nor_refused_gets_its_token_back() -> None:
     questions = Questions({"/v1/query": ("query", Sometimes())}, known, known, known)
     lane = Lane(LogConfig(access=False), lambda: True, {}, questions)
     assert [status_of(lane, post(b"?")) for _ in range(2)] == [None, 503]
-    assert counted == ["taken", "back", "taken"]
+    assert counted == ["taken", "back", "in", "taken"]
 
 
 def test_a_closed_lane_answers_nothing() -> None:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ragserve.errors import DeadlineExceeded, Overloaded
-from ragserve.flow.admission import STILL_S, Admission
+from ragserve.flow.admission import ENTERING_S, STILL_S, Admission
 from ragserve.flow.deadline import deadline_after
 from ragserve.flow.fair import FairQueue
 from ragserve.flow.gate import FIRST, GIVEN_UP, UNKNOWN, Gate
@@ -312,3 +312,40 @@ async def test_who_is_refused_is_refused_for_a_moment_and_then_looked_at_again()
     assert entrance.refusal("a", now + STILL_S / 2) == refused
     assert not entrance.refusal("b", now + STILL_S / 2), "it is nobody else's refusal"
     assert not entrance.refusal("a", now + 2 * STILL_S)
+
+
+async def test_who_has_been_let_in_is_counted_until_it_arrives() -> None:
+    """All who come at once would else find the same room."""
+    stage = gate(2, burst_s=2.5)
+    knows(stage, 1.0)  # so 0.5 s for each who waits
+    entrance = Admission([stage], random.Random(1))
+
+    def come(tenant: str, now: float) -> bool:
+        if entrance.refusal(tenant, now):
+            return False
+        entrance.let_in(tenant, now)
+        return True
+
+    assert [come("a", 0.0) for _ in range(9)] == [True] * 7 + [False] * 2, "two go in, five wait"
+    assert come("b", 0.0), "it waits for its own"
+    assert entrance.has_let_in("a", 0.0)
+    later = STILL_S + 0.001
+    assert [come("a", later) for _ in range(2)] == [True, False], "one has come where it is seen"
+    gone = later + ENTERING_S + 0.001
+    assert [come("a", gone) for _ in range(9)] == [True] * 7 + [False] * 2, "none has ever come"
+    assert sum(entrance.has_let_in("a", gone) for _ in range(9)) == 7
+    assert not entrance.has_let_in("c", gone)
+
+
+async def test_who_has_been_let_in_is_refused_only_for_its_deadline() -> None:
+    """What has cost something is not refused for a queue that was short enough when it came."""
+    stage = gate(1, burst_s=0.1, standing_s=0.1)
+    knows(stage, 1.0)
+    entrance = Admission([stage], random.Random(1))
+    now = time.monotonic()
+    async with stage.permit("a", deadline_after(30.0, now)):
+        with pytest.raises(Overloaded):
+            entrance.check("a", now, deadline_after(30.0, now))
+        entrance.check("a", now, deadline_after(30.0, now), let_in=True)
+        with pytest.raises(Overloaded):
+            entrance.check("a", now, deadline_after(1.5, now), let_in=True)

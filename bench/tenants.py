@@ -44,8 +44,6 @@ PEAK_S = 6.0
 """What can be answered is measured for so long: so many users ask one question after the other."""
 OTHERS_SHARE = 0.25
 FLOOD_TIMES = 10.0
-LIMIT_TIMES = 10.0
-"""A limit gives each tenant so many times what one of the others asks."""
 CONNECTIONS = {"others": 200, "flood": 800}
 """Of the open loops; more than are ever busy, so that nothing waits in the generators."""
 WARM_UP_S = 3.0
@@ -84,8 +82,12 @@ def main() -> None:
 
 
 def protections_at(peak_per_s: float) -> dict[str, dict[str, str]]:
-    """Return what a server that can answer so much is told to do about the flood, by name."""
-    per_minute = max(1, round(LIMIT_TIMES * OTHERS_SHARE * peak_per_s * 60 / OTHERS))
+    """Return what a server that can answer so much is told to do about the flood, by name.
+
+    The limit is each tenant's share: four times what one of the others asks, and no more than can
+    be answered if all hundred ask as much as they may.
+    """
+    per_minute = max(1, round(peak_per_s * 60 / (OTHERS + 1)))
     return {
         f"at most {per_minute} questions a minute": {
             "RAGSERVE_TENANT_RATE__QUERY_PER_MINUTE": str(per_minute)

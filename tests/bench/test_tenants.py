@@ -45,9 +45,9 @@ def test_every_load_has_a_seed_of_its_own() -> None:
 
 
 def test_the_limit_follows_what_a_server_can_answer() -> None:
-    """Ten times what one of ninety-nine asks, who ask a quarter of that."""
+    """A hundredth of it."""
     limits = [int(next(iter(tenants.protections_at(peak))).split()[2]) for peak in (0.1, 100, 400)]
-    assert limits == [1, 152, 606]
+    assert limits == [1, 60, 240]
     assert list(tenants.protections_at(100))[1] == "turns at the gates alone"
 
 

@@ -105,7 +105,7 @@ SCENARIOS = {
             "streams-500",
             "500 people each read an answer of their own, 50 tokens a second",
             # As below: a hundred new questions a second leave no room for relaying.
-            Streams(500, 1900, 20, 30.0),
+            Streams(500, 2400, 20, 20.0),
             (*FAST_RELAYS, litellm("LiteLLM")),
         ),
         Scenario(

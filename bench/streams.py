@@ -19,6 +19,8 @@ from bench.process import free_port, started
 from bench.results import Run
 
 FIRST_MS = 100
+MARGIN_S = 4.0
+"""The last stream may begin, and the window end, so much later than planned."""
 HEAD = (
     "| | CPU µs/token | × | broken | first token +ms p50 | p99 | between ms p99"
     " | slowest/median | KB/stream |\n|---|---:|---:|---:|---:|---:|---:|---:|---:|"
@@ -34,6 +36,11 @@ class Streams(NamedTuple):
     ramp_s: float
     same: bool = False
     """All ask the same."""
+
+    @property
+    def window_s(self) -> float:
+        """Return for how long what a token costs is measured: while all are under way."""
+        return self.tokens * self.interval_ms / 1000 - self.ramp_s - MARGIN_S
 
 
 def measure_once(contender: Contender, load: Streams, place: Place, seed: int) -> Run:
@@ -55,7 +62,8 @@ def _read(up: Up, load: Streams, seed: int) -> Run:
     command = [sys.executable, "-m", "bench.readers", "--url", f"http://127.0.0.1:{up.port}"]
     command += ["--key", up.key, "--model", up.model, "--seed", str(seed)]
     command += ["--streams", str(load.streams), "--tokens", str(load.tokens)]
-    command += ["--ramp-s", str(load.ramp_s), *(["--same"] if load.same else [])]
+    command += ["--ramp-s", str(load.ramp_s), "--window-s", str(load.window_s)]
+    command += ["--same"] if load.same else []
     before_mb = _memory_mb(up)
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, text=True, preexec_fn=cores.generate

@@ -4,6 +4,9 @@ New questions come at a fixed rate, ten times the one that a closed loop reached
 server keeps up. Reported: answers a second against the closed loop's (goodput), the latency of what
 was answered, and how fast the rest was refused. Both are measured in turns: what a machine shared
 with others can do changes within a minute.
+
+Two things can be short: the processor, where answers are extracted, and a language model's places,
+where one writes them.
 """
 
 from __future__ import annotations
@@ -14,12 +17,15 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from bench import cores
-from bench.contenders import RAGSERVE_COLLECTION, Place, Up
+from bench.contenders import RAGSERVE_COLLECTION, Contender, Place, Up, ragserve
+from bench.process import free_port, started
 from bench.questions import QUESTIONS
 from bench.results import environment, write
 from bench.scenarios import RAGSERVE
@@ -29,6 +35,9 @@ TIMES = 10
 ROUNDS = 3
 CONNECTIONS = 2000
 """Of the open loop; more than are ever busy, so that nothing waits in the generator."""
+PLACES = 64
+"""Of the language model: so many answers are written at once, in four seconds each."""
+PACE = ("--tokens", "200", "--first-ms", "100", "--interval-ms", "20")
 
 
 def main() -> None:
@@ -39,17 +48,50 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="ragserve-bench-") as directory:
         place = Place(cores.SERVERS, Path(directory), Path(directory, "answers.jsonl"))
-        phases = measure(place, arguments.seconds)
+        phases = measure(RAGSERVE, place, arguments.seconds, "extracted")
+        with _model(place) as port:
+            there = place._replace(upstream=port)
+            phases |= measure(_asking_model(), there, arguments.seconds, "written by a model")
     result = {"scenario": "overload", "environment": environment(), "phases": phases}
     print(table(result))
     if not arguments.dry:
         print(f"written: {write('overload', result)}")
 
 
-def measure(place: Place, seconds: float) -> dict[str, dict[str, Any]]:
-    """Return the figures of the closed loop and of the overload, each the median of the rounds."""
+@contextmanager
+def _model(place: Place) -> Iterator[int]:
+    """Run a language model; yield its port."""
+    port = free_port()
+    command = [sys.executable, "-m", "bench.upstream", "--port", str(port), *PACE]
+    log = place.directory / "model.log"
+    with started(command, cores=cores.GENERATORS, log=log) as model:
+        model.wait_listening(port)
+        yield port
+
+
+def _asking_model() -> Contender:
+    """Return a server before the language model."""
+
+    def env(place: Place) -> dict[str, str]:
+        return {
+            "RAGSERVE_LLM__BASE_URL": f"http://127.0.0.1:{place.upstream}/v1",
+            "RAGSERVE_LLM__MODEL": "paced",
+            "RAGSERVE_LLM__CONNECTIONS": str(PLACES),
+            "RAGSERVE_ANSWER__MIN_SIMILARITY": "0",
+        }
+
+    return ragserve("ragserve before a model", len(cores.SERVERS), env)
+
+
+def measure(
+    contender: Contender, place: Place, seconds: float, how: str
+) -> dict[str, dict[str, Any]]:
+    """Return the figures of the closed loop and of the overload, each the median of the rounds.
+
+    Answers come about as ``how`` says.
+    """
     peaks, floods = [], []
-    with RAGSERVE.run(place) as up:
+    with contender.run(place) as up:
         for number in range(ROUNDS):
             seed = ("--seed", str(2 * number + 1))
             peaks.append(_load(up, seconds, "--users", str(USERS), *seed))
@@ -63,8 +105,8 @@ def measure(place: Place, seconds: float) -> dict[str, dict[str, Any]]:
         for flood, peak in zip(floods, peaks, strict=True)
     ]
     return {
-        f"closed loop, {USERS} users": _together(peaks),
-        f"{TIMES} times that": {**_together(floods), "goodput": round(median(goodput), 3)},
+        f"{how}: closed loop, {USERS} users": _together(peaks),
+        f"{how}: {TIMES} times that": {**_together(floods), "goodput": round(median(goodput), 3)},
     }
 
 

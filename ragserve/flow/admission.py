@@ -99,7 +99,7 @@ class Admission:
         entering.append(now + ENTERING_S)
 
     def has_let_in(self, tenant: str, now: float) -> bool:
-        """Return whether a request of ``tenant`` that arrives was let in; one that was, is told."""
+        """Return whether an arriving request of ``tenant`` was let in; it counts no longer."""
         if not self._count_entering(tenant, now):
             return False
         self._entering[tenant].popleft()

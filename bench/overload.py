@@ -17,16 +17,14 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from bench import cores
-from bench.contenders import RAGSERVE_COLLECTION, Contender, Place, Up, ragserve
-from bench.process import free_port, started
+from bench.contenders import RAGSERVE_COLLECTION, Contender, Place, Up
 from bench.questions import QUESTIONS
+from bench.relays import paced_model, with_model
 from bench.results import environment, write
 from bench.scenarios import RAGSERVE
 
@@ -35,9 +33,9 @@ TIMES = 10
 ROUNDS = 3
 CONNECTIONS = 2000
 """Of the open loop; more than are ever busy, so that nothing waits in the generator."""
-PLACES = 64
-"""Of the language model: so many answers are written at once, in four seconds each."""
-PACE = ("--tokens", "200", "--first-ms", "100", "--interval-ms", "20")
+PACE = {"tokens": 200, "first_ms": 100, "interval_ms": 20}
+LLM = {"RAGSERVE_LLM__CONNECTIONS": "64"}
+"""So many answers are written at once, in four seconds each."""
 
 
 def main() -> None:
@@ -49,38 +47,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="ragserve-bench-") as directory:
         place = Place(cores.SERVERS, Path(directory), Path(directory, "answers.jsonl"))
         phases = measure(RAGSERVE, place, arguments.seconds, "extracted")
-        with _model(place) as port:
-            there = place._replace(upstream=port)
-            phases |= measure(_asking_model(), there, arguments.seconds, "written by a model")
+        with paced_model(place, **PACE) as there:
+            before = with_model("ragserve before a model", "", len(cores.SERVERS), LLM)
+            phases |= measure(before, there, arguments.seconds, "written by a model")
     result = {"scenario": "overload", "environment": environment(), "phases": phases}
     print(table(result))
     if not arguments.dry:
         print(f"written: {write('overload', result)}")
-
-
-@contextmanager
-def _model(place: Place) -> Iterator[int]:
-    """Run a language model; yield its port."""
-    port = free_port()
-    command = [sys.executable, "-m", "bench.upstream", "--port", str(port), *PACE]
-    log = place.directory / "model.log"
-    with started(command, cores=cores.GENERATORS, log=log) as model:
-        model.wait_listening(port)
-        yield port
-
-
-def _asking_model() -> Contender:
-    """Return a server before the language model."""
-
-    def env(place: Place) -> dict[str, str]:
-        return {
-            "RAGSERVE_LLM__BASE_URL": f"http://127.0.0.1:{place.upstream}/v1",
-            "RAGSERVE_LLM__MODEL": "paced",
-            "RAGSERVE_LLM__CONNECTIONS": str(PLACES),
-            "RAGSERVE_ANSWER__MIN_SIMILARITY": "0",
-        }
-
-    return ragserve("ragserve before a model", len(cores.SERVERS), env)
 
 
 def measure(

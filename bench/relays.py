@@ -5,30 +5,50 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
+from bench import cores
 from bench.contenders import BUILT, KEY, Contender, Place, Up, build_go, missing_go, ragserve
 from bench.process import free_port, started
 
+LONG_STREAMS = {
+    "RAGSERVE_LLM__CONNECTIONS": "20000",
+    "RAGSERVE_LLM__TIMEOUT_S": "120",
+    "RAGSERVE_SERVER__REQUEST_TIMEOUT_S": "120",
+}
 
-def with_model(name: str, model: str) -> Contender:
-    """Return one worker of ragserve before the upstream; ``model`` is what is asked of it."""
+
+@contextmanager
+def paced_model(place: Place, *, tokens: int, interval_ms: int, first_ms: int) -> Iterator[Place]:
+    """Run ``bench.upstream`` beside the generator; yield the place with its port."""
+    port = free_port()
+    command = [sys.executable, "-m", "bench.upstream", "--port", str(port)]
+    command += ["--tokens", str(tokens), "--interval-ms", str(interval_ms)]
+    command += ["--first-ms", str(first_ms)]
+    log = place.directory / "upstream.log"
+    with started(command, cores=cores.GENERATORS, log=log) as upstream:
+        upstream.wait_listening(port)
+        yield place._replace(upstream=port)
+
+
+def with_model(
+    name: str, model: str, workers: int = 1, settings: Mapping[str, str] = LONG_STREAMS
+) -> Contender:
+    """Return ragserve before the upstream; ``model`` is what is asked of it."""
 
     def env(place: Place) -> dict[str, str]:
         return {
             "RAGSERVE_LLM__BASE_URL": f"http://127.0.0.1:{place.upstream}/v1",
             "RAGSERVE_LLM__MODEL": "paced",
-            "RAGSERVE_LLM__CONNECTIONS": "20000",
-            "RAGSERVE_LLM__TIMEOUT_S": "120",
             # However odd a question, there is something for the model to answer from.
             "RAGSERVE_ANSWER__MIN_SIMILARITY": "0",
-            "RAGSERVE_SERVER__REQUEST_TIMEOUT_S": "120",
+            **settings,
         }
 
-    return ragserve(name, 1, env, model)
+    return ragserve(name, workers, env, model)
 
 
 def reverse_proxy(name: str) -> Contender:

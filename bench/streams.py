@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from bench import cores
 from bench.contenders import Contender, Place, Up
-from bench.process import free_port, started
+from bench.relays import paced_model
 from bench.results import Run
 
 FIRST_MS = 100
@@ -45,17 +45,9 @@ class Streams(NamedTuple):
 
 def measure_once(contender: Contender, load: Streams, place: Place, seed: int) -> Run:
     """Return one run: the readers' report, and what the contender used."""
-    port = free_port()
-    pace = {"tokens": load.tokens, "interval-ms": load.interval_ms, "first-ms": FIRST_MS}
-    command = [sys.executable, "-m", "bench.upstream", "--port", str(port)]
-    command += [part for name, value in pace.items() for part in (f"--{name}", str(value))]
-    log = place.directory / "upstream.log"
-    with (
-        started(command, cores=cores.GENERATORS, log=log) as upstream,
-        contender.run(place._replace(upstream=port)) as up,
-    ):
-        upstream.wait_listening(port)
-        return {**_read(up, load, seed), "upstream_mb": round(upstream.memory_mb(), 1)}
+    pace = {"tokens": load.tokens, "interval_ms": load.interval_ms, "first_ms": FIRST_MS}
+    with paced_model(place, **pace) as there, contender.run(there) as up:
+        return _read(up, load, seed)
 
 
 def _read(up: Up, load: Streams, seed: int) -> Run:

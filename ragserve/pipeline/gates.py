@@ -10,8 +10,9 @@ from ragserve.flow.gate import Gate
 from ragserve.flow.gradient import Gradient
 from ragserve.metrics import GATE_LIMIT, GATE_USED, GATE_WAITING
 
-LOCAL_AT_ONCE = 12
-"""Enough for the model's batches; more would only wait for this core, and make all others wait."""
+LOCAL_AT_ONCE = 24
+"""Three batches of the model: one in it, one before it, one being searched. With fewer it computes
+half-filled batches; more would only wait for this core, and make all others wait."""
 REMOTE_AT_ONCE = 256
 """These wait for another machine's model."""
 CHANGING_SHARE = 4

@@ -1,4 +1,4 @@
-"""Who relays streams: ragserve, Go's ReverseProxy, LiteLLM's proxy, and nobody."""
+"""Who relays streams: ragserve, Go's ReverseProxy, aiohttp, LiteLLM's proxy, and nobody."""
 
 from __future__ import annotations
 
@@ -49,6 +49,22 @@ def with_model(
         }
 
     return ragserve(name, workers, env, model)
+
+
+def aiohttp_relay(name: str) -> Contender:
+    """Return aiohttp's client behind its server: what a well-kept client costs."""
+
+    @contextmanager
+    def run(place: Place) -> Iterator[Up]:
+        port = free_port()
+        command = [sys.executable, "-m", "bench.peers.aiohttp_relay", "--port", str(port)]
+        env = {"KEY": KEY, "TARGET": f"http://127.0.0.1:{place.upstream}"}
+        log = place.directory / f"{name}.log"
+        with started(command, cores=place.cores, log=log, env=env) as process:
+            process.wait_ready(f"http://127.0.0.1:{port}/ready")
+            yield Up(port, [process])
+
+    return Contender(name, lambda: None, run)
 
 
 def reverse_proxy(name: str) -> Contender:

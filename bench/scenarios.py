@@ -14,7 +14,7 @@ from bench.contenders import (
     nginx_return,
     ragserve,
 )
-from bench.relays import litellm, nobody, reverse_proxy, with_model
+from bench.relays import aiohttp_relay, litellm, nobody, reverse_proxy, with_model
 from bench.streams import Streams
 
 
@@ -106,7 +106,7 @@ SCENARIOS = {
             "500 people each read an answer of their own, 50 tokens a second",
             # As below: a hundred new questions a second leave no room for relaying.
             Streams(500, 2400, 20, 20.0),
-            (*FAST_RELAYS, litellm("LiteLLM")),
+            (*FAST_RELAYS, aiohttp_relay("aiohttp's client"), litellm("LiteLLM")),
         ),
         Scenario(
             "streams-1000",

@@ -9,15 +9,17 @@ are padded to multiples of ``PAD_TOKENS`` and batches are small, so that there a
 bfloat16 a text's vector does not depend on its company in the batch; CPUs without it compute in
 float32.
 
-The weights are bytes with a scale. Where bfloat16 is computed they are unfolded once, to the same
-vectors: done anew for every batch that took a third of a question's time. In float32 it does not
-pay, four times the bytes have to come from memory.
+The weights are bytes with a scale. A CPU with tiles for bfloat16 (AMX) is so fast that unfolding
+them anew for every batch takes a third of a question's time: there they are unfolded once, to the
+same vectors. Without tiles it does not pay, more bytes have to come from memory: a question alone
+takes 1.8 instead of 1.3 ms.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib.resources import files
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -55,7 +57,7 @@ class MiniLM:
         options = {**OPTIONS, "INFERENCE_NUM_THREADS": threads}
         core = openvino.Core()
         model = core.read_model(str(file))
-        if "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        if _has_tiles():
             _unfold(model)
         self._request = core.compile_model(model, "CPU", options).create_infer_request()
 
@@ -85,6 +87,12 @@ class MiniLM:
         pooled = np.einsum("btd,bt->bd", hidden, mask.astype(np.float32))
         unit: npt.NDArray[np.float32] = pooled / np.linalg.norm(pooled, axis=1, keepdims=True)
         return unit
+
+
+def _has_tiles() -> bool:
+    """Return whether this CPU has AMX; OpenVINO does not tell it from other bfloat16."""
+    cpu = Path("/proc/cpuinfo")
+    return cpu.exists() and "amx_bf16" in cpu.read_text(encoding="utf-8").split()
 
 
 def _unfold(model: openvino.Model) -> None:

@@ -8,8 +8,10 @@ import pytest
 from ragserve.embed.minilm import DIMENSIONS, MiniLM
 
 
-def test_minilm_knows_what_texts_mean() -> None:
+@pytest.mark.parametrize("tiles", [False, True])
+def test_minilm_knows_what_texts_mean(monkeypatch: pytest.MonkeyPatch, tiles: bool) -> None:
     """Unit rows; related sentences are nearer; neither company nor excess length changes a row."""
+    monkeypatch.setattr("ragserve.embed.minilm._has_tiles", lambda: tiles)
     model = MiniLM(threads=1)
     texts = [
         "How do I reset my password?",

@@ -3,6 +3,9 @@
 Sentences of the passages are embedded together and compared with the question. The closest one
 always answers; others join if they are nearly as close and do not repeat it. They are given in
 the order of their passages, each with the number of its passage, counted from 1.
+
+A question in a passage is never said: it comes closest of all, and answers nothing. What follows it
+most likely does, and is compared together with it.
 """
 
 from __future__ import annotations
@@ -33,16 +36,23 @@ REPEATS = 0.92
 
 _WORD = re.compile(r"\w+")
 _CLOSING = "\"'”’»)]）】」』*_`"
-_ENDS = frozenset(".!?…。！？｡")
+_ENDS = frozenset(".!…。！｡")
+_ASKS = frozenset("?？")
 _TELLING = re.compile(r"\d|[:;|=：；]")
 _BULLET = re.compile(r"^\s*(?:[-*+•#>|]+|\d+[.)])\s+")
 
 
 class Sentence(msgspec.Struct, frozen=True):
-    """A sentence and the place of its passage in the list."""
+    """A sentence, the place of its passage in the list, and the question there that it follows."""
 
     text: str
     passage: int
+    asked: str = ""
+
+    @property
+    def compared(self) -> str:
+        """Return what is compared with the question."""
+        return f"{self.asked} {self.text}" if self.asked else self.text
 
 
 async def extract_answer(
@@ -59,10 +69,10 @@ async def extract_answer(
 
     ``vector`` is the question's unit vector; ``embed`` maps texts to unit vectors.
     """
-    sentences = _worth_comparing(question, _without_headings(split_passages(passages, language)))
+    sentences = _worth_comparing(question, _saying(split_passages(passages, language)))
     if not sentences:
         return Answer(NO_ANSWER, [], MODEL)
-    vectors = await embed([sentence.text for sentence in sentences])
+    vectors = await embed([sentence.compared for sentence in sentences])
     similarity = vectors @ vector
     if similarity.max() < min_similarity:
         return Answer(NO_ANSWER, [], MODEL)
@@ -108,16 +118,22 @@ def _is_sentence(text: str) -> bool:
     return len(_WORD.findall(text)) >= SENTENCE_WORDS or (len(text) >= 8 and not text.isascii())
 
 
-def _without_headings(sentences: list[Sentence]) -> list[Sentence]:
-    """Drop what names a subject without saying anything of it, if anything is left then.
+def _saying(sentences: list[Sentence]) -> list[Sentence]:
+    """Drop what says nothing, if anything is left then: headings, and questions.
 
     Headings come closest to most questions and answer none. A row of a table says something.
     """
-    saying = [
-        sentence
-        for sentence in sentences
-        if sentence.text.rstrip(_CLOSING)[-1:] in _ENDS or _TELLING.search(sentence.text)
-    ]
+    saying: list[Sentence] = []
+    asked: Sentence | None = None
+    for sentence in sentences:
+        end = sentence.text.rstrip(_CLOSING)[-1:]
+        if end in _ASKS:
+            asked = sentence
+        elif end in _ENDS or _TELLING.search(sentence.text):
+            if asked is not None and asked.passage == sentence.passage:
+                sentence = msgspec.structs.replace(sentence, asked=asked.text)
+            asked = None
+            saying.append(sentence)
     return saying or sentences
 
 
@@ -128,7 +144,7 @@ def _worth_comparing(question: str, sentences: list[Sentence]) -> list[Sentence]
     words = set(_WORD.findall(question.lower()))
 
     def shared(number: int) -> int:
-        return -len(words.intersection(_WORD.findall(sentences[number].text.lower())))
+        return -len(words.intersection(_WORD.findall(sentences[number].compared.lower())))
 
     best = sorted(range(len(sentences)), key=shared)[:SENTENCES_COMPARED]
     return [sentences[number] for number in sorted(best)]

@@ -137,6 +137,31 @@ async def test_two_sentences_of_a_passage_share_its_mark() -> None:
     assert [citation.chunk_id for citation in answer.citations] == ["1"]
 
 
+async def test_a_question_is_not_said_but_what_follows_it() -> None:
+    """Who asks what a passage asks gets the answer there, not the question again."""
+    asked = "Where do I hand in lost property?"
+    found = passages(
+        f"question: {asked}\nanswer: At the ticket hall, with Ansel. Bananas are yellow fruit.",
+        "Where are bananas grown?",
+        "The ship leaves at noon. Nobody waits for it.",
+    )
+    embed = _Recorder()
+    answer = await _extract(asked, found, embed)
+    assert answer.text == "answer: At the ticket hall, with Ansel. [1]"
+    assert embed.texts == [
+        f"question: {asked} answer: At the ticket hall, with Ansel.",
+        "Bananas are yellow fruit.",
+        "The ship leaves at noon.",
+        "Nobody waits for it.",
+    ]
+
+
+async def test_where_all_is_questions_one_is_said() -> None:
+    """Nothing better is there."""
+    answer = await _extract("red pump", passages("Is the red pump on?"), _Recorder())
+    assert answer.text == "Is the red pump on? [1]"
+
+
 async def test_nothing_close_is_no_answer() -> None:
     """Below the floor the answer says that the documents have none, and cites nothing."""
     answer = await _extract("red pump", passages("Bananas are yellow fruit."), _Recorder())

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import random
 import signal
+import socket
+import struct
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -130,6 +132,58 @@ async def test_cancelled_calls_leave_no_reply_behind(server: RedisServer, rounds
             assert all(
                 result is None or isinstance(result, asyncio.CancelledError) for result in results
             ), results
+
+
+class Cutting:
+    """A proxy that resets a connection after so many bytes of replies, if told to."""
+
+    def __init__(self, target: int) -> None:
+        self.target = target
+        self.left: int | None = None
+        self.port = 0
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        replies, requests = await asyncio.open_connection("127.0.0.1", self.target)
+        try:
+            while data := await reader.read(65536):
+                requests.write(data)
+                reply = await replies.read(65536)
+                writer.write(reply[: self.left])
+                if self.left is not None:
+                    await writer.drain()
+                    end = writer.get_extra_info("socket")
+                    end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    writer.transport.abort()
+                    return
+        finally:
+            writer.close()
+            requests.close()
+
+
+@asynccontextmanager
+async def cutting(target: int) -> AsyncIterator[Cutting]:
+    """Run a proxy to a port of this host."""
+    proxy = Cutting(target)
+    listening = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
+    proxy.port = listening.sockets[0].getsockname()[1]
+    try:
+        yield proxy
+    finally:
+        listening.close()
+
+
+async def test_a_reply_that_is_cut_is_no_reply(server: RedisServer) -> None:
+    """Reset after any byte of it, a reply is an error, and the next call gets its own."""
+    value = b"a\r\n$1\r\nb\r\n"  # in which there are whole replies
+    reply = b"$%d\r\n%b\r\n" % (len(value), value)
+    async with cutting(server.port) as proxy, opened(f"redis://127.0.0.1:{proxy.port}") as client:
+        await client.call(lambda redis: redis.set("a", value))
+        for passed in range(len(reply)):
+            proxy.left = passed
+            with pytest.raises(Unavailable):
+                await client.call(lambda redis: redis.get("a"))
+            proxy.left = None
+            assert await client.call(lambda redis: redis.get("a")) == value
 
 
 async def test_more_calls_than_connections_wait(server: RedisServer) -> None:

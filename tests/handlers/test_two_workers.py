@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +18,7 @@ from tests.conftest import Api, configured, serving
 from tests.handlers.test_ask import OFFICE, TRAVEL
 from tests.handlers.test_cache import CHANGED, LUNCH, Answering, ask, made
 from tests.handlers.test_stream import counted, frames
+from tests.proxy import Proxy, running
 from tests.redis_server import RedisServer, redis_server
 
 SHARED = "ragserve; hit; detail=redis"
@@ -197,11 +198,22 @@ async def test_without_redis_all_goes_on(tmp_path: Path, dsn: str, redis: RedisS
         assert await api.services.redis.call(lambda client: client.dbsize()) >= 1
 
 
+class Slowed(Proxy):
+    """A proxy whose replies come late."""
+
+    delay_s = 0.0
+
+    async def reply(self, data: bytes, writer: asyncio.StreamWriter) -> None:
+        if self.delay_s:
+            await asyncio.sleep(self.delay_s)
+        writer.write(data)
+
+
 async def test_a_slow_redis_is_waited_for_up_to_its_deadline(
     tmp_path: Path, dsn: str, redis: RedisServer
 ) -> None:
     """Slow, it is used; slower than redis.timeout_ms, it is left alone; all are answered."""
-    async with slowed(redis.port) as slow:
+    async with running(Slowed(redis.port)) as slow:
         config = configured(redis__url=f"redis://127.0.0.1:{slow.port}", redis__timeout_ms=500)
         async with serving(config, tmp_path, dsn) as api:
             await api.ingest(OFFICE)
@@ -214,47 +226,6 @@ async def test_a_slow_redis_is_waited_for_up_to_its_deadline(
                 await ask(api, {"query": f"lunch {number}"})
                 await asyncio.sleep(PAUSE_S)
             assert not api.services.redis.reachable
-
-
-class Slowed:
-    """A proxy whose replies come late."""
-
-    def __init__(self, target: int) -> None:
-        self.target = target
-        self.port = 0
-        self.delay_s = 0.0
-        self.tasks: set[asyncio.Task[None]] = set()
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there = await asyncio.open_connection("127.0.0.1", self.target)
-        for source, sink, late in ((reader, there[1], False), (there[0], writer, True)):
-            self.tasks.add(asyncio.create_task(self.pass_on(source, sink, late=late)))
-
-    async def pass_on(
-        self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, *, late: bool
-    ) -> None:
-        try:
-            while data := await source.read(65536):
-                if late and self.delay_s:
-                    await asyncio.sleep(self.delay_s)
-                sink.write(data)
-        finally:
-            sink.close()
-
-
-@asynccontextmanager
-async def slowed(target: int) -> AsyncIterator[Slowed]:
-    """Run a proxy to a port of this host."""
-    proxy = Slowed(target)
-    server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
-    proxy.port = server.sockets[0].getsockname()[1]
-    try:
-        yield proxy
-    finally:
-        server.close()
-        for task in proxy.tasks:
-            task.cancel()
-        await asyncio.gather(*proxy.tasks, return_exceptions=True)
 
 
 async def test_a_frozen_redis_costs_no_answers(

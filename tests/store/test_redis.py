@@ -17,6 +17,7 @@ from redis.asyncio.cluster import RedisCluster
 from ragserve.config import RedisConfig
 from ragserve.errors import ConfigurationError, Unavailable
 from ragserve.store.redis import PAUSE_S, Redis, client_of
+from tests.proxy import Proxy, running
 from tests.redis_server import RedisServer, redis_cluster, redis_server
 
 PATIENT_MS = 10_000.0
@@ -134,49 +135,28 @@ async def test_cancelled_calls_leave_no_reply_behind(server: RedisServer, rounds
             ), results
 
 
-class Cutting:
-    """A proxy that resets a connection after so many bytes of replies, if told to."""
+class Cutting(Proxy):
+    """A proxy that resets a connection after so many bytes of a reply, if told to."""
 
-    def __init__(self, target: int) -> None:
-        self.target = target
-        self.left: int | None = None
-        self.port = 0
+    left: int | None = None
 
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        replies, requests = await asyncio.open_connection("127.0.0.1", self.target)
-        try:
-            while data := await reader.read(65536):
-                requests.write(data)
-                reply = await replies.read(65536)
-                writer.write(reply[: self.left])
-                if self.left is not None:
-                    await writer.drain()
-                    end = writer.get_extra_info("socket")
-                    end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                    writer.transport.abort()
-                    return
-        finally:
-            writer.close()
-            requests.close()
-
-
-@asynccontextmanager
-async def cutting(target: int) -> AsyncIterator[Cutting]:
-    """Run a proxy to a port of this host."""
-    proxy = Cutting(target)
-    listening = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
-    proxy.port = listening.sockets[0].getsockname()[1]
-    try:
-        yield proxy
-    finally:
-        listening.close()
+    async def reply(self, data: bytes, writer: asyncio.StreamWriter) -> None:
+        writer.write(data[: self.left])
+        if self.left is not None:
+            await writer.drain()
+            end = writer.get_extra_info("socket")
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            writer.transport.abort()
 
 
 async def test_a_reply_that_is_cut_is_no_reply(server: RedisServer) -> None:
     """Reset after any byte of it, a reply is an error, and the next call gets its own."""
     value = b"a\r\n$1\r\nb\r\n"  # in which there are whole replies
     reply = b"$%d\r\n%b\r\n" % (len(value), value)
-    async with cutting(server.port) as proxy, opened(f"redis://127.0.0.1:{proxy.port}") as client:
+    async with (
+        running(Cutting(server.port)) as proxy,
+        opened(f"redis://127.0.0.1:{proxy.port}") as client,
+    ):
         await client.call(lambda redis: redis.set("a", value))
         for passed in range(len(reply)):
             proxy.left = passed

@@ -6,29 +6,20 @@ that client's users do. It reads ``KEY`` and ``TARGET``, and passes bytes on as 
 
 from __future__ import annotations
 
-import argparse
-import hashlib
-import hmac
 import os
 from collections.abc import AsyncIterator
 
-import uvloop
 from aiohttp import ClientSession, ClientTimeout, TCPConnector, web
 
-digest = hashlib.sha256(os.environ["KEY"].encode()).digest()
+from bench.peers.aiohttp_base import has_key, run
+
 target = os.environ["TARGET"]
 client = web.AppKey("client", ClientSession)
 
 
-async def ready(_request: web.Request) -> web.Response:
-    """Say that we are here."""
-    return web.Response(body=b"{}", content_type="application/json")
-
-
 async def chat(request: web.Request) -> web.StreamResponse:
     """Pass a stream on."""
-    key = request.headers.get("Authorization", "").removeprefix("Bearer ")
-    if not hmac.compare_digest(hashlib.sha256(key.encode()).digest(), digest):
+    if not has_key(request):
         return web.Response(status=401)
     body = await request.read()
     headers = {"Content-Type": "application/json"}
@@ -51,16 +42,5 @@ async def opened(app: web.Application) -> AsyncIterator[None]:
         yield
 
 
-def main() -> None:
-    """Run from the command line."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--port", type=int, required=True)
-    app = web.Application()
-    app.add_routes([web.get("/ready", ready), web.post("/v1/chat/completions", chat)])
-    app.cleanup_ctx.append(opened)
-    port = parser.parse_args().port
-    web.run_app(app, host="127.0.0.1", port=port, access_log=None, loop=uvloop.new_event_loop())
-
-
 if __name__ == "__main__":
-    main()
+    run(web.post("/v1/chat/completions", chat), (opened,))

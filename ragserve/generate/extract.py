@@ -4,8 +4,8 @@ Sentences of the passages are embedded together and compared with the question. 
 always answers; others join if they are nearly as close and do not repeat it. They are given in
 the order of their passages, each with the number of its passage, counted from 1.
 
-A question in a passage is never said: it comes closest of all, and answers nothing. What follows it
-most likely does, and is compared together with it.
+A question in a passage is not said if there is anything else: it comes closest of all, and answers
+nothing. What follows it most likely does, and is compared together with it.
 """
 
 from __future__ import annotations

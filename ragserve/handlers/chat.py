@@ -102,6 +102,8 @@ def conversation_of(asked: ChatRequest) -> tuple[str, Conversation]:
     )
     if last < 0:
         raise InvalidRequest("messages: none is of role 'user'", param="messages")
+    if not asked.messages[last].text.strip():
+        raise InvalidRequest(f"messages[{last}]: no text to answer", param="messages")
     longest = asked.max_completion_tokens
     options = Options(
         temperature=asked.temperature,

@@ -46,7 +46,7 @@ async def health(request: web.Request) -> web.Response:
     workers = [_process(one, now) for one in seen]
     if status == "ok" and any(worker.state == "unreachable" for worker in workers):
         status = "degraded"
-    uptime_s = now - services.started_at
+    uptime_s = round(now - services.started_at, 1)
     body = HealthResponse(status, __version__, uptime_s, dependencies, workers)
     services.vitals.keep(body, now)
     return json_response(body, status=503 if status == "failing" else 200)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
@@ -115,11 +116,14 @@ class Redis:
 
     def _recover_soon(self) -> None:
         if self._breaker.state == "open" and self._recovering is None:
-            self._recovering = asyncio.create_task(self._recover(), name="redis probe")
+            # In a context of its own: what is logged there is of no request.
+            self._recovering = asyncio.create_task(
+                self._recover(), name="redis probe", context=contextvars.Context()
+            )
 
     async def _recover(self) -> None:
         """Probe until the server is back."""
-        log.warning("redis_left_alone", breaker=repr(self._breaker))
+        log.warning("redis_left_alone")
         while self._breaker.state != "closed":
             await asyncio.sleep(max(0.0, self._breaker.retry_at - time.monotonic()))
             if not self._breaker.try_pass(time.monotonic()):

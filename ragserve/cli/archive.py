@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import os
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -36,6 +36,17 @@ class Manifest(msgspec.Struct, frozen=True):
     schema: str
     migration: int
     tables: dict[str, int]
+
+
+def listed(counts: Mapping[str, int]) -> str:
+    """Return how many rows of which tables there are, as one says it.
+
+    >>> listed({"collections": 1, "documents": 18})
+    '1 collection, 18 documents'
+    """
+    return ", ".join(
+        f"{rows} {name.removesuffix('s') if rows == 1 else name}" for name, rows in counts.items()
+    )
 
 
 @contextmanager

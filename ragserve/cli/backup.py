@@ -14,7 +14,15 @@ import click
 import msgspec
 
 from ragserve import __version__
-from ragserve.cli.archive import CONFIGURATION, DATABASE, FORMAT, MANIFEST, Manifest, new_archive
+from ragserve.cli.archive import (
+    CONFIGURATION,
+    DATABASE,
+    FORMAT,
+    MANIFEST,
+    Manifest,
+    listed,
+    new_archive,
+)
 from ragserve.cli.transfer import Transfer
 from ragserve.cli.waiting import database_here, telling
 from ragserve.config import Config, redacted, render
@@ -36,10 +44,8 @@ def run(config: Config, data_dir: Path, file: Path) -> int:
     """Write a backup to ``file``, which must not exist."""
     with database_here(config, data_dir) as dsn, telling("reading the database"):
         manifest = asyncio.run(_back_up(config, dsn, file))
-    held = ", ".join(
-        f"{manifest.tables.get(name, 0)} {name}" for name in ("collections", "documents", "chunks")
-    )
-    click.echo(f"{file}: {held}, {file.stat().st_size / 1e6:.1f} MB")
+    held = {name: manifest.tables.get(name, 0) for name in ("collections", "documents", "chunks")}
+    click.echo(f"{file}: {listed(held)}, {file.stat().st_size / 1e6:.1f} MB")
     return 0
 
 

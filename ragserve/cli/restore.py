@@ -16,7 +16,7 @@ from pathlib import Path
 import asyncpg
 import click
 
-from ragserve.cli.archive import CONFIGURATION, DATABASE, Manifest, open_archive
+from ragserve.cli.archive import CONFIGURATION, DATABASE, Manifest, listed, open_archive
 from ragserve.cli.backup import connect, count_rows
 from ragserve.cli.transfer import Transfer
 from ragserve.cli.waiting import database_here, telling
@@ -46,9 +46,9 @@ def run(config: Config, data_dir: Path, file: Path, *, force: bool) -> int:
         _check_versions(file, manifest)
         with database_here(config, data_dir) as dsn, telling("writing the database"):
             asyncio.run(_restore(config, dsn, archive, manifest, force=force))
-    counts = manifest.tables
+    restored = {name: manifest.tables[name] for name in ("collections", "documents")}
     click.echo(
-        f"restored {counts['collections']} collections and {counts['documents']} documents as of "
+        f"restored {listed(restored)} as of "
         f"{manifest.created_at:%Y-%m-%d %H:%M} UTC; the search index is built by the next server"
     )
     click.echo(f"the settings of then, without secrets: unzip -p {file} {CONFIGURATION}")
@@ -110,8 +110,7 @@ async def _existing(
     counts = await count_rows(connection)
     held = {name: rows for name, rows in counts.items() if rows and name != "migrations"}
     if held and not force:
-        listed = ", ".join(f"{rows} {name}" for name, rows in held.items())
-        raise Conflict(f"the database holds {listed}: --force replaces all of it")
+        raise Conflict(f"the database holds {listed(held)}: --force replaces all of it")
     return list(counts)
 
 

@@ -51,7 +51,7 @@ async def test_a_restored_server_gives_the_same_answers(tmp_path: Path) -> None:
         assert ragserve(first, "ingest", str(DOCUMENTS / "handbook")).returncode == 0
         done = ragserve(first, "backup", str(file), RAGSERVE_LLM__API_KEY="sk-canary")
         assert done.returncode == 0, done.stderr
-        assert done.stdout.startswith(f"{file}: 1 collections, ")
+        assert done.stdout.startswith(f"{file}: 1 collection, ")
         assert file.stat().st_mode & 0o777 == 0o600
         assert b"sk-canary" not in file.read_bytes()
         before = await answers(first)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import shutil
 import sys
 import tempfile
 import time
@@ -31,6 +32,7 @@ def main() -> int:
     parser.add_argument("--rate", type=float, default=20.0, help="requests a second and tenant")
     parser.add_argument("--every", type=float, default=15.0, help="seconds between two faults")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--log", type=Path, help="keep the server's log there")
     parser.add_argument("--dry", action="store_true", help="write no result")
     arguments = parser.parse_args()
     with (
@@ -38,6 +40,8 @@ def main() -> int:
         make_world(Path(directory), set(AVAILABLE)) as world,
     ):
         result = asyncio.run(soak(world, arguments))
+        if arguments.log is not None:
+            shutil.copy(world.log, arguments.log)
     print(table(result))
     if not arguments.dry:
         print(f"written: {write('soak', result)}")

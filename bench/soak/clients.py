@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime as dt
 import json
 import random
 import re
@@ -35,6 +36,11 @@ REFUSALS = (429, 503, 504)
 _READING = re.compile(r"Gauge (\d+) of (\w+) reads (\d+)\.")
 
 
+def clock() -> str:
+    """Return the time of day as the server's log has it, to find there what happened."""
+    return dt.datetime.now(dt.UTC).strftime("%H:%M:%S.%f")[:-3]
+
+
 class Tally:
     """What clients saw: counts by outcome, deaths of workers, examples of what is wrong."""
 
@@ -48,11 +54,15 @@ class Tally:
         self.counts[kind, outcome] += 1
         if example and self.counts[kind, outcome] <= EXAMPLES:
             self.examples.append(f"{kind}, {outcome}: {example}")
-            print(self.examples[-1], flush=True)
+            print(clock(), self.examples[-1], flush=True)
 
     def dying(self, since: float, until: float) -> None:
-        """Note that a worker was on its way out between two times (monotonic seconds)."""
+        """Note that a worker is on its way out between two times (monotonic seconds)."""
         self.deaths.append((since, until))
+
+    def died(self, since: float, until: float) -> None:
+        """Note when the one that has been dying ``since`` then was gone."""
+        self.deaths = [(began, until if began == since else end) for began, end in self.deaths]
 
     def lost(self, kind: str, since: float, error: BaseException) -> None:
         """Count a request without an answer, sent at ``since``: a dying worker may have held it."""

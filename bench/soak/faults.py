@@ -13,12 +13,12 @@ from typing import Any
 
 import psutil
 
-from bench.soak.clients import Tally
+from bench.soak.clients import Tally, clock
 from bench.soak.world import WORKERS, World
 
 AWAY_S = 3.0
-HUNG_S = 8.0
-"""Longer than the supervisor waits for a sign of life."""
+HUNG_S = 30.0
+"""The supervisor waits 6 s for a sign of life, more if it does not get the processor itself."""
 
 
 class Faults:
@@ -47,6 +47,7 @@ class Faults:
                 return
             fault = self._rng.choice(common if settled.is_set() else early)
             self.counts[fault.__name__] += 1
+            print(f"{clock()} {fault.__name__}", flush=True)
             await fault()
 
     async def kill_worker(self) -> None:
@@ -65,6 +66,7 @@ class Faults:
             self._tally.dying(now, now + HUNG_S)
             workers[-1].send_signal(signal.SIGSTOP)
             await asyncio.to_thread(psutil.wait_procs, workers[-1:], HUNG_S)
+            self._tally.died(now, time.monotonic())
 
     async def _all_ready(self) -> list[psutil.Process]:
         """Return the workers, oldest first; none if one of them is not ready."""

@@ -31,6 +31,7 @@ class World:
 
     def __init__(self, directory: Path, cores: set[int]) -> None:
         self._directory = directory
+        self.log = directory / "ragserve.log"
         self._cores = cores
         self._model: ExitStack | None = None
         self._model_port = free_port()
@@ -55,9 +56,8 @@ class World:
             self.start_model()
             self.keys = {tenant: self._key(tenant) for tenant in TENANTS}
             command = [*RAGSERVE, "serve", "--port", str(self.port), "--workers", str(WORKERS)]
-            log = self._directory / "ragserve.log"
             self.server = stack.enter_context(
-                started(command, cores=self._cores, log=log, env=self._environment())
+                started(command, cores=self._cores, log=self.log, env=self._environment())
             )
             self.server.wait_ready(f"{self.url}/health", says=b'{"status":"ok"')
             yield self

@@ -84,7 +84,7 @@ async def test_whatever_else_is_asked_there_is_an_answer(api: Api, streamed: boo
     [
         ({"messages": [{"role": "user", "content": 5}]}, "messages[0].content"),
         ({"messages": [{"content": "x"}]}, "messages[0]"),
-        ({"messages": [{"role": "user", "content": [PICTURE]}]}, "query"),
+        ({"messages": [{"role": "user", "content": [PICTURE]}]}, "messages"),
         ({"mode": "chat"}, "mode"),
         ({"filter": "year"}, "filter"),
         ({"temperature": "hot", "mode": "chat"}, "mode"),

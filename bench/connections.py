@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import resource
 import tempfile
 import time
 from pathlib import Path
@@ -20,6 +19,7 @@ import uvloop
 from bench import cores
 from bench.contenders import Contender, Place, Up
 from bench.measure import collect_answers, cpu_s
+from bench.process import open_files
 from bench.results import environment, write
 from bench.scenarios import FASTAPI, GIN, RAGSERVE
 
@@ -37,10 +37,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=10_000)
     parser.add_argument("--dry", action="store_true", help="write no result")
     arguments = parser.parse_args()
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if arguments.count + SPARE_FILES > most:
-        parser.error(f"--count {arguments.count}: at most {most} files may be open (ulimit -n)")
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    open_files(arguments.count + SPARE_FILES)
     found: dict[str, dict[str, Any]] = {}
     not_run: dict[str, str] = {}
     with tempfile.TemporaryDirectory(prefix="ragserve-bench-") as directory:

@@ -25,7 +25,7 @@ from bench.contenders import RAGSERVE_COLLECTION, Place, Up, on_redis, redis
 from bench.measure import ask_all
 from bench.process import Started, free_port
 from bench.questions import QUESTIONS
-from bench.results import environment, write
+from bench.results import environment, phases_table, write
 
 SLOW_S = (0.08, 0.02)
 """Stopped and running, in turns."""
@@ -128,19 +128,8 @@ def _slow(process: Started) -> Iterator[None]:
 
 def table(result: dict[str, Any]) -> str:
     """Return the phases as Markdown."""
-    lines = [
-        f"**redis-faults**: {result['rate']:.0f} questions a second, all answers in Redis.",
-        "",
-        "| | answers/s | errors | p50 ms | p99 ms | max ms |",
-        "|---|---:|---:|---:|---:|---:|",
-    ]
-    for name, one in result["phases"].items():
-        latency = one["latency_ms"]
-        lines.append(
-            f"| {name} | {one['requests_per_s']:.0f} | {one['errors']} | {latency['p50']:.1f}"
-            f" | {latency['p99']:.1f} | {latency['max']:.1f} |"
-        )
-    return "\n".join(lines)
+    about = f"**redis-faults**: {result['rate']:.0f} questions a second, all answers in Redis."
+    return phases_table(about, result["phases"])
 
 
 if __name__ == "__main__":

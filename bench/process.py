@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -129,3 +130,11 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def open_files(count: int) -> None:
+    """Allow so many files to be open, connections included."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if count > most:
+        raise SystemExit(f"{count} files have to be open, {most} may be (ulimit -n)")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

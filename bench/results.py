@@ -8,6 +8,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
@@ -52,6 +53,23 @@ def summary(runs: list[Run]) -> Run:
         "cpu_us": round(median(run["cpu_us"] for run in runs), 1),
         "memory_mb": round(median(run["memory_mb"] for run in runs), 1),
     }
+
+
+def phases_table(about: str, phases: Mapping[str, Run]) -> str:
+    """Return what was measured in one phase after another as Markdown, under ``about``."""
+    lines = [
+        about,
+        "",
+        "| | answers/s | errors | p50 ms | p99 ms | max ms |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    for name, one in phases.items():
+        latency = one["latency_ms"]
+        lines.append(
+            f"| {name} | {one['requests_per_s']:.0f} | {one['errors']} | {latency['p50']:.2f}"
+            f" | {latency['p99']:.2f} | {latency['max']:.2f} |"
+        )
+    return "\n".join(lines)
 
 
 def write(name: str, result: dict[str, Any]) -> Path:

@@ -16,7 +16,6 @@ import json
 import multiprocessing
 import os
 import random
-import resource
 import subprocess
 import sys
 import tempfile
@@ -30,8 +29,9 @@ import uvloop
 from bench import cores
 from bench.contenders import RAGSERVE_COLLECTION, Place, Up
 from bench.measure import ask_all
+from bench.process import open_files
 from bench.questions import QUESTIONS
-from bench.results import environment, write
+from bench.results import environment, phases_table, write
 from bench.scenarios import RAGSERVE
 
 USERS = 200
@@ -51,10 +51,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--dry", action="store_true", help="write no result")
     arguments = parser.parse_args()
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if arguments.count + SPARE_FILES > most:
-        parser.error(f"--count {arguments.count}: at most {most} files may be open (ulimit -n)")
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    open_files(arguments.count + SPARE_FILES)
     with tempfile.TemporaryDirectory(prefix="ragserve-bench-") as directory:
         place = Place(cores.SERVERS, Path(directory), Path(directory, "answers.jsonl"))
         with RAGSERVE.run(place) as up:
@@ -120,20 +117,11 @@ def _users(up: Up, seconds: float) -> dict[str, Any]:
 
 def table(result: dict[str, Any]) -> str:
     """Return the phases as Markdown."""
-    lines = [
+    about = (
         f"**slow**: {USERS} users ask what has been asked before, beside clients that never finish"
-        " a request.",
-        "",
-        "| | answers/s | errors | p50 ms | p99 ms | max ms |",
-        "|---|---:|---:|---:|---:|---:|",
-    ]
-    for name, one in result["phases"].items():
-        latency = one["latency_ms"]
-        lines.append(
-            f"| {name} | {one['requests_per_s']:.0f} | {one['errors']} | {latency['p50']:.2f}"
-            f" | {latency['p99']:.2f} | {latency['max']:.2f} |"
-        )
-    return "\n".join(lines)
+        " a request."
+    )
+    return phases_table(about, result["phases"])
 
 
 if __name__ == "__main__":

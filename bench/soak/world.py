@@ -115,6 +115,9 @@ class World:
             "RAGSERVE_LLM__BASE_URL": f"http://127.0.0.1:{self._model_port}/v1",
             "RAGSERVE_LLM__MODEL": "paced",
             "RAGSERVE_ANSWER__MIN_SIMILARITY": "0",
+            # Full within minutes: what grows after that is a leak.
+            "RAGSERVE_CACHE__MEMORY_BYTES": str(4 * 1024**2),
+            "RAGSERVE_EMBEDDING__CACHE_BYTES": str(1024**2),
         }
 
     def _key(self, tenant: str) -> str:

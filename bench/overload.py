@@ -50,7 +50,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="ragserve-bench-") as directory:
         place = Place(cores.SERVERS, Path(directory), Path(directory, "answers.jsonl"))
         phases = measure(RAGSERVE, place, "extracted", SECONDS, ROUNDS)
-        with paced_model(place, **PACE) as there:
+        with paced_model(place, **PACE, gives_way=True) as there:
             before = with_model("ragserve before a model", "", len(cores.SERVERS), LLM)
             how = "written by a model"
             phases |= measure(before, there, how, WRITTEN_SECONDS, WRITTEN_ROUNDS)

@@ -22,8 +22,13 @@ LONG_STREAMS = {
 
 
 @contextmanager
-def paced_model(place: Place, *, tokens: int, interval_ms: int, first_ms: int) -> Iterator[Place]:
-    """Run ``bench.upstream`` beside the generator; yield the place with its port."""
+def paced_model(
+    place: Place, *, tokens: int, interval_ms: int, first_ms: int, gives_way: bool = False
+) -> Iterator[Place]:
+    """Run ``bench.upstream`` beside the generator; yield the place with its port.
+
+    Unless its pace is what is measured it ``gives_way`` to the generator, whose waits count.
+    """
     port = free_port()
     command = [sys.executable, "-m", "bench.upstream", "--port", str(port)]
     command += ["--tokens", str(tokens), "--interval-ms", str(interval_ms)]
@@ -31,6 +36,8 @@ def paced_model(place: Place, *, tokens: int, interval_ms: int, first_ms: int) -
     log = place.directory / "upstream.log"
     with started(command, cores=cores.GENERATORS, log=log) as upstream:
         upstream.wait_listening(port)
+        if gives_way:
+            upstream.step_back()
         yield place._replace(upstream=port)
 
 

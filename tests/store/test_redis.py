@@ -16,6 +16,7 @@ from redis.asyncio.cluster import RedisCluster
 
 from ragserve.config import RedisConfig
 from ragserve.errors import ConfigurationError, Unavailable
+from ragserve.log import REQUEST_ID
 from ragserve.store.redis import PAUSE_S, Redis, client_of
 from tests.proxy import Proxy, running
 from tests.redis_server import RedisServer, redis_cluster, redis_server
@@ -65,6 +66,28 @@ async def test_a_killed_server_is_left_alone_and_found_again(server: RedisServer
         server.start()
         await recovered(client)
         assert await client.call(lambda redis: redis.get("a")) is None
+
+
+async def test_the_probe_is_of_no_request(
+    server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is logged when the server is back does not bear the id of a request that failed."""
+    seen: list[str | None] = []
+    async with opened(server.url) as client:
+        ping = client.ping
+
+        async def noting() -> None:
+            seen.append(REQUEST_ID.get(None))
+            await ping()
+
+        monkeypatch.setattr(client, "ping", noting)
+        token = REQUEST_ID.set("failing")
+        server.kill()
+        await fail_until_left_alone(client)
+        REQUEST_ID.reset(token)
+        server.start()
+        await recovered(client)
+    assert set(seen) == {None}
 
 
 async def test_a_frozen_server_costs_its_deadline_only(server: RedisServer) -> None:

@@ -18,15 +18,18 @@ import numpy as np
 import numpy.typing as npt
 import sentencex
 
+from ragserve.config import Language
 from ragserve.generate.answer import NO_ANSWER, Answer, cite
+from ragserve.index import analyzer_of
 from ragserve.schema import SearchResult
 
 Vectors = npt.NDArray[np.float32]
 Embed = Callable[[Sequence[str]], Awaitable[Vectors]]
 
 MODEL = "extractive"
-SENTENCES_COMPARED = 32
-"""More cost the model more than they find: passages come best first."""
+SENTENCES_COMPARED = 16
+"""As many as find what all would find (cranfield and msmarco, five passages a question: the same
+answers to all 275; with twelve 99 %, with eight 91 %)."""
 SENTENCE_WORDS = 3
 SENTENCE_CHARACTERS = 600
 NEARLY = 0.85
@@ -61,7 +64,7 @@ async def extract_answer(
     passages: Sequence[SearchResult],
     embed: Embed,
     *,
-    language: str,
+    language: Language,
     limit: int,
     min_similarity: float,
 ) -> Answer:
@@ -69,7 +72,8 @@ async def extract_answer(
 
     ``vector`` is the question's unit vector; ``embed`` maps texts to unit vectors.
     """
-    sentences = _worth_comparing(question, _saying(split_passages(passages, language)))
+    terms = analyzer_of(language).terms
+    sentences = _worth_comparing(question, _saying(split_passages(passages, language)), terms)
     if not sentences:
         return Answer(NO_ANSWER, [], MODEL)
     vectors = await embed([sentence.compared for sentence in sentences])
@@ -137,14 +141,16 @@ def _saying(sentences: list[Sentence]) -> list[Sentence]:
     return saying or sentences
 
 
-def _worth_comparing(question: str, sentences: list[Sentence]) -> list[Sentence]:
-    """Keep ``SENTENCES_COMPARED``: those sharing words with the question, then the first ones."""
+def _worth_comparing(
+    question: str, sentences: list[Sentence], terms: Callable[[str], Sequence[str]]
+) -> list[Sentence]:
+    """Keep ``SENTENCES_COMPARED``: those sharing terms with the question, then the first ones."""
     if len(sentences) <= SENTENCES_COMPARED:
         return sentences
-    words = set(_WORD.findall(question.lower()))
+    wanted = set(terms(question))
 
     def shared(number: int) -> int:
-        return -len(words.intersection(_WORD.findall(sentences[number].compared.lower())))
+        return -len(wanted.intersection(terms(sentences[number].compared)))
 
     best = sorted(range(len(sentences)), key=shared)[:SENTENCES_COMPARED]
     return [sentences[number] for number in sorted(best)]

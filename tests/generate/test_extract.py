@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from ragserve.config import Language
 from ragserve.embed.hashing import HashingModel
 from ragserve.generate.answer import NO_ANSWER, Answer
 from ragserve.generate.extract import (
@@ -107,11 +108,16 @@ class _Recorder:
 
 
 async def _extract(
-    question: str, found: list[SearchResult], embed: _Recorder, *, floor: float = 0.1
+    question: str,
+    found: list[SearchResult],
+    embed: _Recorder,
+    *,
+    floor: float = 0.1,
+    language: Language = "en",
 ) -> Answer:
     (vector,) = HashingModel().encode([question])
     return await extract_answer(
-        question, vector, found, embed, language="en", limit=3, min_similarity=floor
+        question, vector, found, embed, language=language, limit=3, min_similarity=floor
     )
 
 
@@ -183,3 +189,20 @@ async def test_of_many_sentences_those_with_the_questions_words_are_compared() -
     answer = await _extract("red pump", passages(*fillers, "The Red pump stops."), embed)
     assert answer.text == "The Red pump stops. [101]"
     assert embed.texts == [*fillers[: SENTENCES_COMPARED - 1], "The Red pump stops."]
+
+
+@pytest.mark.parametrize(
+    ("language", "question", "filler", "sentence"),
+    [
+        ("en", "When are pumps stopped?", "When are we to see the number {}?", "A pump stops."),
+        ("none", "水泵何时停止", "这里是第{}句无关的话。", "红色水泵在夜里停止。"),
+    ],
+)
+async def test_words_are_those_of_the_search(
+    language: Language, question: str, filler: str, sentence: str
+) -> None:
+    """Forms of a word are one, words that mean nothing do not count, and Chinese has words."""
+    text = " ".join(filler.replace("?", ".").format(n) for n in range(100))
+    embed = _Recorder()
+    await _extract(question, passages(text, sentence), embed, language=language)
+    assert embed.texts[-1] == sentence

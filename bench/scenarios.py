@@ -46,6 +46,11 @@ ORDINARY = ragserve(
     len(cores.SERVERS),
     lambda _place: {"RAGSERVE_SERVER__EXPRESS_LANE": "false"},
 )
+UNREMEMBERED = ragserve(
+    "ragserve, no sentence seen before",
+    len(cores.SERVERS),
+    lambda _place: {"RAGSERVE_EMBEDDING__CACHE_BYTES": "0"},
+)
 FASTAPI = fastapi("FastAPI", 1)
 FASTAPIS = behind_nginx("4 FastAPI behind nginx", fastapi("FastAPI × 4", 4))
 GIN = gin("Gin", 1)
@@ -93,7 +98,7 @@ SCENARIOS = {
             "uncached",
             "32 connections ask new questions: embedding, retrieval and an answer each",
             Load(users=32, fresh=True),
-            (RAGSERVE,),
+            (RAGSERVE, UNREMEMBERED),
         ),
         Scenario(
             "streams-50",

@@ -163,9 +163,9 @@ class EmbeddingConfig(Section, frozen=True, forbid_unknown_fields=True):
         float, _doc("Questions arriving within it are embedded together.", ge=0, le=100)
     ] = 2.0
     queue: Annotated[int, _doc("Questions waiting for the model; more are refused.", ge=1)] = 1024
-    cache_bytes: Annotated[int, _doc("Memory for vectors of recent questions.", ge=0)] = (
-        32 * 1024**2
-    )
+    cache_bytes: Annotated[
+        int, _doc("Memory for vectors of questions and of sentences compared with them.", ge=0)
+    ] = 32 * 1024**2
 
 
 class ChunkingConfig(Section, frozen=True, forbid_unknown_fields=True):

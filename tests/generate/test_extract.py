@@ -114,10 +114,11 @@ async def _extract(
     *,
     floor: float = 0.1,
     language: Language = "en",
+    limit: int = 3,
 ) -> Answer:
     (vector,) = HashingModel().encode([question])
     return await extract_answer(
-        question, vector, found, embed, language=language, limit=3, min_similarity=floor
+        question, vector, found, embed, language=language, limit=limit, min_similarity=floor
     )
 
 
@@ -206,3 +207,11 @@ async def test_words_are_those_of_the_search(
     embed = _Recorder()
     await _extract(question, passages(text, sentence), embed, language=language)
     assert embed.texts[-1] == sentence
+
+
+async def test_a_long_answer_has_more_to_choose_from() -> None:
+    """The longest answer that may be configured can be given."""
+    fillers = [f"Filler sentence number {n}." for n in range(100)]
+    embed = _Recorder()
+    await _extract("filler sentence", passages(*fillers), embed, limit=20)
+    assert embed.texts == fillers[:40]

@@ -195,7 +195,7 @@ async def test_a_client_that_does_not_read_is_not_answered_at_once() -> None:
 async def test_a_large_body_comes_as_fast_as_it_is_read() -> None:
     """Reading pauses while the handler is behind, goes on when it has caught up, loses nothing."""
     data = post(b"?" * 1_000_000)
-    async with two_sides() as (lane, _), asyncio.timeout(10):
+    async with two_sides() as (lane, _), asyncio.timeout(30):
         wire = lane.connect()
         await turns()
         pauses = 0

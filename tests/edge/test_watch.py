@@ -18,7 +18,7 @@ from ragserve.edge.watch import CLOSING_S, LOOKED_AT_ONCE, NEVER, STEP_S, Watch
 from tests.edge.wire import make_lane
 
 HALF = b"POST /v1/query HTTP/1.1\r\nHost: a\r\nX-Slow: "
-PATIENT_S = 10.0
+PATIENT_S = 30.0
 
 
 def dropped(reason: str) -> float:

@@ -15,7 +15,7 @@ from ragserve.embed.local import LocalEmbedder
 from ragserve.errors import Overloaded
 from tests.conftest import configured
 
-PATIENCE_S = 10.0
+PATIENCE_S = 30.0
 Vectors = npt.NDArray[np.float32]
 
 

@@ -231,7 +231,7 @@ async def test_whoever_leaves_ends_the_call(stage: Script) -> None:
 
     async with _model(script) as (model, state):
         asking = asyncio.create_task(_ask(model, []))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await reached.wait()
         asking.cancel()
         with pytest.raises(asyncio.CancelledError):

@@ -45,7 +45,7 @@ class Quiet:
     async def again(self) -> None:
         """Wait until nothing is left; fail with what is."""
         try:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 while self.left_behind():  # noqa: ASYNC110 - all of it has no signal
                     await asyncio.sleep(0.005)
         except TimeoutError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -259,10 +260,11 @@ async def test_a_stale_answer_stands_until_there_is_a_new_one(
         scripted.asked.clear()
         for _ in range(3):
             status, answer = await ask(api, LUNCH)
-            assert (status, answer["answer"]) == ("ragserve; hit; ttl=-4; detail=memory", "old")
-        await asyncio.wait_for(scripted.asked.wait(), 10)
+            assert re.fullmatch(r"ragserve; hit; ttl=-\d+; detail=memory", status)
+            assert answer["answer"] == "old"
+        await asyncio.wait_for(scripted.asked.wait(), 30)
         scripted.outcomes.put_nowait(outcome)
-        await asyncio.wait(caching._refreshing._under_way, timeout=10)
+        await asyncio.wait(caching._refreshing._under_way, timeout=30)
         assert counted(CACHE_REFRESHES, result) == before + 1
     status, answer = await ask(api, LUNCH)
     assert (status, answer["answer"]) == ("ragserve; hit; detail=memory", "new")
@@ -284,7 +286,7 @@ async def test_who_asks_meanwhile_shares_the_answer(api: Api, scripted: Answerin
     """One computation; who joined is told so; who wants no trace computes alone."""
     asking = [asyncio.create_task(ask(api, LUNCH)) for _ in range(5)]
     asking.append(asyncio.create_task(ask(api, LUNCH, Cache_Control="no-store")))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while "6 aboard" not in repr(  # noqa: ASYNC110 - nobody tells
             api.services.pipeline._questions
         ):

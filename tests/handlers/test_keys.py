@@ -44,7 +44,7 @@ async def make(caller: Caller, **fields: object) -> str:
 
 async def until_refused(caller: Caller, path: str) -> None:
     """Wait until a key is good no more: nothing tells its holder."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while (await caller("GET", path))[0] == 200:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 

@@ -122,7 +122,7 @@ async def _connecting(api: Api, _dsn: str, stage: Stage) -> AsyncIterator[None]:
             task = asyncio.create_task(look(1))
             task.add_done_callback(lambda _: stage.reached.set())
             yield
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 await task
                 await look(0)  # the attempt itself has been given up
 
@@ -172,7 +172,7 @@ async def _locked(api: Api, dsn: str, stage: Stage) -> AsyncIterator[None]:
         task.add_done_callback(lambda _: stage.reached.set())
         try:
             yield
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 await look(0)  # the statement itself has been cancelled
         finally:
             task.cancel()

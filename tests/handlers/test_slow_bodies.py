@@ -14,7 +14,7 @@ from prometheus_client import REGISTRY
 from ragserve.handlers import body
 from tests.conftest import Api, configured, serving
 
-PATIENT_S = 20.0
+PATIENT_S = 30.0
 JSON = "Content-Type: application/json"
 FORM = "Content-Type: multipart/form-data; boundary=b"
 PART = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.txt"\r\n\r\n'

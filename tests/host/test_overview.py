@@ -48,7 +48,7 @@ async def test_a_process_that_hangs_is_down(tmp_path: Path) -> None:
             deaf.bind(name)
         deaf.listen()
         own = present(tmp_path, "0")
-        async with own.entered(), asyncio.timeout(10):
+        async with own.entered(), asyncio.timeout(30):
             assert up(await host_metrics(own)) == {"0": 1.0, "1": 0.0}
             seen = await look_around(tmp_path, "state", own)
     assert [(one.label, one.state is None) for one in seen] == [("0", False), ("1", True)]
@@ -57,7 +57,7 @@ async def test_a_process_that_hangs_is_down(tmp_path: Path) -> None:
 async def test_a_process_that_says_nothing_is_hung_up_on(tmp_path: Path) -> None:
     """A client that connects and asks nothing is let go; others are answered meanwhile."""
     own = present(tmp_path, "0")
-    async with own.entered(), asyncio.timeout(10):
+    async with own.entered(), asyncio.timeout(30):
         silent = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         silent.setblocking(False)
         with silent:
@@ -72,7 +72,7 @@ async def test_the_listener_travels(tmp_path: Path) -> None:
     """Who asks for it gets a duplicate of the listening socket."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         own = present(tmp_path, "0", listener)
-        async with own.entered(), asyncio.timeout(10):
+        async with own.entered(), asyncio.timeout(30):
 
             def ask() -> socket.socket:
                 with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:

@@ -107,7 +107,7 @@ async def test_failures_have_a_name(
     """Whatever goes wrong ends the call, names server and reason, and leaves nothing open."""
     async with calling(script) as (server, state):
         with pytest.raises(CallFailed, match=text) as failed:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(30):
                 await heard(server, patience)
         assert failed.value.kind == kind
         assert failed.value.message.startswith(f"model http://127.0.0.1:{state.port}/v1/chat: ")

@@ -54,7 +54,7 @@ async def _heard(upstream: Upstream, *, hedged: bool = True) -> list[bytes]:
 
         await server.post("/chat", b"{}", hear, PATIENCE)
 
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         await upstream.call(use, hedged=hedged)
     return heard
 

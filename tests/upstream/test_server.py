@@ -224,7 +224,7 @@ async def test_cancelling_closes_the_connection() -> None:
 
     async with calling(script, connections=1) as (server, state):
         call = asyncio.create_task(server.post("/chat", b"{}", lambda _: first.set(), PATIENCE))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await first.wait()
         call.cancel()
         await asyncio.gather(call, return_exceptions=True)

@@ -82,7 +82,7 @@ class Wire:
 
     async def until_ended(self, count: int) -> None:
         """Wait until so many connections are over."""
-        async with asyncio.timeout(10), self.changed:
+        async with asyncio.timeout(30), self.changed:
             await self.changed.wait_for(lambda: self.ended >= count)
 
 

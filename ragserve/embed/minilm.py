@@ -7,8 +7,8 @@ out, mean over the attention mask, normalised.
 Kernels are compiled for every shape of input and kept twice, by OpenVINO and by oneDNN below it;
 what oneDNN keeps by default, more than a hundred megabytes, saves no measurable time. ``KERNELS``
 bounds both. Lengths are padded to multiples of ``PAD_TOKENS`` and batches are small, so that there
-are few shapes. In bfloat16 a text's vector does not depend on its company in the batch; CPUs without
-it compute in float32.
+are few shapes. In bfloat16 a text's vector does not depend on its company in the batch; CPUs
+without it compute in float32.
 
 The weights are bytes with a scale. A CPU with tiles for bfloat16 (AMX) is so fast that unfolding
 them anew for every batch takes a third of a question's time: there they are unfolded once, to the

@@ -129,6 +129,15 @@ def started(
             running.stop()
 
 
+def command_of(process: psutil.Process) -> list[str]:
+    """Return a process's command line; of one that has ended, nothing."""
+    try:
+        words: list[str] = process.cmdline()
+    except psutil.NoSuchProcess:
+        return []
+    return words
+
+
 def free_port() -> int:
     """Return a port that nobody listens on."""
     with socket.socket() as probe:

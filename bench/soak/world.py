@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psutil
 
-from bench.process import Started, free_port, started
+from bench.process import Started, command_of, free_port, started
 from ragserve.store.embedded import EmbeddedPostgres
 from tests.postgres_pair import Node, make_directory
 from tests.redis_server import RedisServer
@@ -81,7 +81,7 @@ class World:
 
     def workers(self) -> list[psutil.Process]:
         """Return the workers that live, oldest first."""
-        found = [process for process in self.server.family() if "worker" in _command(process)]
+        found = [process for process in self.server.family() if "worker" in command_of(process)]
         return sorted(found, key=lambda process: process.create_time())
 
     def ready_workers(self) -> list[psutil.Process]:
@@ -99,7 +99,7 @@ class World:
             f"{role} {process.pid}": process
             for process in family
             for word, role in roles.items()
-            if word in _command(process)
+            if word in command_of(process)
         }
 
     def reload(self) -> None:
@@ -146,11 +146,3 @@ def make_world(directory: Path, cores: set[int]) -> Iterator[World]:
     embedded.release()
     with World(directory, cores).running() as world:
         yield world
-
-
-def _command(process: psutil.Process) -> list[str]:
-    try:
-        words: list[str] = process.cmdline()
-    except psutil.NoSuchProcess:
-        return []
-    return words

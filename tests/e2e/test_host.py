@@ -122,6 +122,7 @@ async def test_status_lists_the_processes(data_dir: Path) -> None:
         assert [line.pid for line in lines] == list(pids.values())
         assert {line.state for line in lines} == {"ready"}
         assert all((line.rss_bytes or 0) > 2**20 for line in lines)
+        assert all(line.uptime_s == round(line.uptime_s, 1) for line in lines)
         table = (await asyncio.to_thread(ragserve, data_dir, "status")).stdout.splitlines()
         assert len(table) == 4
         assert table[0].split()[:4] == ["worker", "version", "core", "pid"]

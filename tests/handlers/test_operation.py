@@ -79,6 +79,8 @@ async def test_health_names_every_dependency(api: Api) -> None:
     (worker,) = health["workers"]
     assert (worker["worker"], worker["state"], worker["pid"]) == ("0", "ready", os.getpid())
     assert worker["version"] == health["version"]
+    for uptime_s in (health["uptime_s"], worker["uptime_s"]):
+        assert uptime_s == round(uptime_s, 1)
 
 
 async def test_health_says_when_nobody_ingests(config: Config, tmp_path: Path, dsn: str) -> None:

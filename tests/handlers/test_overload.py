@@ -5,20 +5,24 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 
+from ragserve.flow.deadline import deadline_after
+from ragserve.flow.gate import GIVEN_UP
 from tests.conftest import Api, configured, serving
 
 QUESTIONS = 300
+BURST_S = 0.1
 TOGETHER_S = 60.0
 
 
 @pytest.fixture
 async def crowded(tmp_path: Path, dsn: str) -> AsyncIterator[Api]:
     """A server with little patience."""
-    config = configured(admission__burst_s=0.1, admission__wait_s=0.05, database__connections=2)
+    config = configured(admission__burst_s=BURST_S, admission__wait_s=0.05, database__connections=2)
     async with serving(config, tmp_path, dsn) as api:
         await api.ingest({"id": "a", "text": "Lunch is at noon. Dinner is at six."})
         yield api
@@ -58,3 +62,23 @@ async def test_after_a_burst_all_is_as_before(crowded: Api) -> None:
     assert [(gate.used, gate.waiting) for gate in pipeline.entrance.gates] == [(0, 0), (0, 0)]
     assert repr(crowded.services.embedder).endswith(", 0 texts waiting>")
     assert (await crowded.post("/v1/query", {"query": "when is breakfast"}))[0] == 200
+
+
+async def test_whom_newer_ones_overtook_is_told(crowded: Api) -> None:
+    """Who has waited for so long that newer ones would come first gets a 503 and when to return."""
+    gate = crowded.services.pipeline.entrance.gates[0]
+    deadline = deadline_after(TOGETHER_S, asyncio.get_running_loop().time())
+    async with asyncio.timeout(TOGETHER_S), AsyncExitStack() as held:
+        while gate.used < gate.limit.limit:
+            await held.enter_async_context(gate.permit("", deadline))
+        asked = crowded.client.post("/v1/query", json={"query": "when is supper"})
+        asking = asyncio.ensure_future(asked)
+        while not gate.waiting:  # noqa: ASYNC110 - it tells nobody
+            await asyncio.sleep(0)
+        await asyncio.sleep((GIVEN_UP + 1) * BURST_S)
+        await held.aclose()
+        async with await asking as response:
+            error = (await response.json())["error"]
+    assert (response.status, error["code"]) == (503, "overloaded")
+    assert response.headers["Retry-After"] == "1"
+    assert error["message"].endswith("newer requests come first")

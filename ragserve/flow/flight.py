@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Hashable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -102,8 +102,10 @@ class Flight(Generic[E, R]):
         """Call back when the computation has ended, however it did."""
 
         def landed(task: asyncio.Task[R]) -> None:
-            if not task.cancelled():
-                task.exception()  # seen: with nobody aboard, nobody else looks
+            # Seen: with nobody aboard, nobody else looks. A task that was cancelled lets go of its
+            # frames, which hold this flight and with it the task: only the collector would find it.
+            with suppress(asyncio.CancelledError):
+                task.exception()
             call()
 
         self._task.add_done_callback(landed)

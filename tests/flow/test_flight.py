@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 
 import pytest
 
@@ -159,3 +161,28 @@ async def test_what_is_remembered_is_heard_as_it_is_told() -> None:
             with flights.join("question", compute, late.append):
                 flight.tell(" answer")
     assert (early, late) == (["a whole", " answer"], ["a whole answer", " answer"])
+
+
+async def test_a_cancelled_computation_leaves_nothing_to_the_collector() -> None:
+    """What it held is gone with its last reader: a worker collects old cycles seldom."""
+    flights: Flights[str, str, str] = Flights()
+    held: list[weakref.ref[Computation]] = []
+
+    async def compute(flight: Flight[str, str]) -> str:
+        own = Computation()
+        held.append(weakref.ref(own))
+        return await own(flight)
+
+    gc.disable()
+    try:
+        asking = asyncio.create_task(ask(flights, compute))
+        while not held:  # noqa: ASYNC110 - it tells nobody
+            await asyncio.sleep(0)
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+        del asking
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert held[0]() is None
+    finally:
+        gc.enable()

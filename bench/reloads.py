@@ -122,7 +122,7 @@ def table(result: dict[str, Any]) -> str:
     """Return the counts as Markdown."""
     return (
         f"**reloads**: {CONNECTIONS} connections ask without a pause while one rolling reload of"
-        f" {WORKERS} workers follows the other.\n\n"
+        f" {WORKERS} workers, on all cores, follows the other.\n\n"
         "| requests | a second | reloads | not answered with 200 |\n"
         "|---:|---:|---:|---:|\n"
         f"| {result['requests']:,} | {result['requests_per_s']:,.0f} | {result['reloads']}"

@@ -75,7 +75,7 @@ async def test_whom_newer_ones_overtook_is_told(crowded: Api) -> None:
         asking = asyncio.ensure_future(asked)
         while not gate.waiting:  # noqa: ASYNC110 - it tells nobody
             await asyncio.sleep(0)
-        await asyncio.sleep((GIVEN_UP + 1) * BURST_S)
+        await asyncio.sleep((GIVEN_UP + 1) * BURST_S)  # how long it has waited is what decides
         await held.aclose()
         async with await asking as response:
             error = (await response.json())["error"]
